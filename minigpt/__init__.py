@@ -1,0 +1,30 @@
+"""minigpt: from raw text to a GPT that you trained, fine-tuned, measured and served yourself."""
+
+from minigpt.checkpoint import load_checkpoint, save_checkpoint
+from minigpt.config import GPTConfig, SampleConfig, TrainConfig
+from minigpt.corpus import load_corpus
+from minigpt.corpus.batching import TokenData, pack
+from minigpt.generate import generate, stream
+from minigpt.model import GPT
+from minigpt.tokenizer import BPETokenizer, CharTokenizer, load_tokenizer
+from minigpt.trainer import History, Trainer
+
+__version__ = "0.1.0"
+__all__ = [
+    "GPT",
+    "BPETokenizer",
+    "CharTokenizer",
+    "GPTConfig",
+    "History",
+    "SampleConfig",
+    "TokenData",
+    "TrainConfig",
+    "Trainer",
+    "generate",
+    "load_checkpoint",
+    "load_corpus",
+    "load_tokenizer",
+    "pack",
+    "save_checkpoint",
+    "stream",
+]

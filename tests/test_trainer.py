@@ -1,0 +1,239 @@
+import os
+import signal
+import sys
+import threading
+
+import pytest
+import torch
+from conftest import FAMILIES, make_model
+
+from minigpt import GPT, TrainConfig, Trainer
+from minigpt.evaluate import bits_per_byte, evaluate_loss, perplexity
+from minigpt.optim import learning_rate_at, parameter_groups
+from minigpt.trainer import TrainingDiverged
+
+
+def fresh(tokenizer, **changes):
+    return make_model(FAMILIES["llama"].replace(vocab_size=tokenizer.vocab_size, **changes))
+
+
+class At:
+    """A callback that does something after one step."""
+
+    def __init__(self, step, action):
+        self.step, self.action = step, action
+
+    def on_step(self, trainer, row):
+        if row["step"] == self.step:
+            self.action(trainer)
+
+
+def test_the_loss_falls_and_the_history_tells(small_data, quick):
+    tokenizer, train, val = small_data
+    history = Trainer(fresh(tokenizer), train, val, quick.replace(max_steps=80), callbacks=[]).fit()
+    assert history["train_loss"][1][-1] < 0.5 * history["train_loss"][1][0]
+    assert history["val_loss"][0] == [10, 20, 30, 40, 50, 60, 70, 80]
+    assert history.rows[-1]["tokens"] == 80 * 4 * 8
+    assert "80 updates" in repr(history) and not history.stopped_early
+
+
+def test_the_same_seed_gives_the_same_numbers_and_leaves_other_random_numbers_alone(small_data, quick):
+    tokenizer, train, val = small_data
+    losses = []
+    for _ in range(2):
+        torch.manual_seed(9)
+        model = fresh(tokenizer, dropout=0.2)
+        state = torch.get_rng_state()
+        losses.append(Trainer(model, train, val, quick, callbacks=[]).fit()["train_loss"])
+        assert torch.equal(torch.get_rng_state(), state)
+    assert losses[0] == losses[1]
+
+
+@pytest.mark.parametrize("stop_at", [7, 10])
+def test_interrupted_and_resumed_is_bit_identical(small_data, quick, tmp_path, stop_at):
+    tokenizer, train, val = small_data
+    whole = Trainer(fresh(tokenizer, dropout=0.2), train, val, quick, callbacks=[]).fit()
+    begun = Trainer(
+        fresh(tokenizer, dropout=0.2), train, val, quick, callbacks=[At(stop_at, Trainer.stop)], folder=tmp_path
+    ).fit()
+    assert begun.stopped_early and len(begun.rows) == stop_at
+    model = fresh(tokenizer, dropout=0.2)
+    resumed = Trainer(model, train, val, quick, callbacks=[], folder=tmp_path).fit(resume=True)
+    assert resumed["train_loss"] == whole["train_loss"] and resumed["val_loss"] == whole["val_loss"]
+
+
+def test_a_killed_process_loses_only_what_came_after_its_last_checkpoint(small_data, quick, tmp_path):
+    tokenizer, train, val = small_data
+
+    class Killed(BaseException):
+        pass
+
+    def die(trainer):
+        raise Killed
+
+    with pytest.raises(Killed):
+        Trainer(fresh(tokenizer), train, val, quick, callbacks=[At(13, die)], folder=tmp_path).fit()
+    assert torch.load(tmp_path / "resume.pt", weights_only=True)["step"] == 10
+    history = Trainer(fresh(tokenizer), train, val, quick, callbacks=[], folder=tmp_path).fit(resume=True)
+    whole = Trainer(fresh(tokenizer), train, val, quick, callbacks=[]).fit()
+    assert history["train_loss"] == whole["train_loss"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals are sent to a process of its own kind there")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_and_sigterm_end_after_the_update_and_give_back_the_history(small_data, quick, tmp_path, number):
+    tokenizer, train, val = small_data
+    before = signal.getsignal(number)
+    interrupt = At(5, lambda trainer: os.kill(os.getpid(), number))
+    history = Trainer(fresh(tokenizer), train, val, quick, callbacks=[interrupt], folder=tmp_path).fit()
+    assert len(history.rows) == 5 and history.stopped_early and (tmp_path / "resume.pt").exists()
+    assert signal.getsignal(number) is before
+
+
+def test_stop_may_come_from_another_thread(small_data, quick):
+    tokenizer, train, val = small_data
+
+    def from_outside(trainer):
+        thread = threading.Thread(target=trainer.stop)
+        thread.start()
+        thread.join()
+
+    history = Trainer(fresh(tokenizer), train, val, quick, callbacks=[At(3, from_outside)]).fit()
+    assert len(history.rows) == 3
+
+
+def test_a_stopped_trainer_goes_on_when_asked_again(small_data, quick):
+    tokenizer, train, val = small_data
+    trainer = Trainer(fresh(tokenizer), train, val, quick, callbacks=[At(3, Trainer.stop)])
+    trainer.fit()
+    assert len(trainer.fit().rows) == 20
+
+
+def test_micro_batches_equal_one_large_batch(small_data, quick):
+    tokenizer, train, val = small_data
+
+    class Halves:
+        """Gives the two halves of each batch of `train`, one after the other."""
+
+        def batch(self, step, batch_size):
+            idx, targets = train.batch(step // 2, 2 * batch_size)
+            rows = slice(batch_size * (step % 2), batch_size * (step % 2 + 1))
+            return idx[rows], targets[rows]
+
+    one, two = fresh(tokenizer), fresh(tokenizer)
+    whole = Trainer(one, train, None, quick.replace(batch_size=8), callbacks=[]).fit()
+    halves = Trainer(two, Halves(), None, quick.replace(batch_size=4, grad_accum_steps=2), callbacks=[]).fit()
+    assert halves["train_loss"][1] == pytest.approx(whole["train_loss"][1], rel=1e-3)
+    assert halves.rows[-1]["tokens"] == whole.rows[-1]["tokens"]
+
+
+def test_a_loss_that_is_no_number_stops_before_it_spoils_the_weights(small_data, quick, tmp_path):
+    tokenizer, train, val = small_data
+    model = fresh(tokenizer)
+
+    class Poison(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner, self.calls = model, 0
+
+        def forward(self, idx, targets):
+            self.calls += 1
+            logits, loss = self.inner(idx, targets)
+            return logits, loss * (float("nan") if self.calls == 6 else 1.0)
+
+    with pytest.raises(TrainingDiverged, match=r"at update 6 the loss is nan.*Try a learning_rate below"):
+        Trainer(Poison(), train, None, quick.replace(checkpoint_every=2), callbacks=[], folder=tmp_path).fit()
+    assert all(torch.isfinite(p).all() for p in model.parameters())
+    assert torch.load(tmp_path / "resume.pt", weights_only=True)["step"] == 4
+
+
+def test_a_full_disk_during_a_checkpoint_warns_and_training_goes_on(small_data, quick, tmp_path, monkeypatch):
+    tokenizer, train, val = small_data
+
+    def full(state, path):
+        path.write_bytes(b"half")
+        raise RuntimeError("PytorchStreamWriter failed writing file")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.warns(UserWarning, match="goes on without a checkpoint of step"):
+        history = Trainer(fresh(tokenizer), train, val, quick, callbacks=[], folder=tmp_path).fit()
+    assert len(history.rows) == 20 and not list(tmp_path.iterdir())
+
+
+def test_a_folder_is_not_overwritten_and_other_settings_are_named(small_data, quick, tmp_path):
+    tokenizer, train, val = small_data
+    Trainer(fresh(tokenizer), train, val, quick, callbacks=[], folder=tmp_path).fit()
+    with pytest.raises(ValueError, match=r"already holds a run; fit\(resume=True\)"):
+        Trainer(fresh(tokenizer), train, val, quick, callbacks=[], folder=tmp_path).fit()
+    with pytest.raises(ValueError, match=r"learning_rate: 0.01 there, 0.02 here"):
+        other = quick.replace(learning_rate=0.02)
+        Trainer(fresh(tokenizer), train, val, other, callbacks=[], folder=tmp_path).fit(resume=True)
+    (tmp_path / "resume.pt").write_bytes(b"damaged")
+    with pytest.raises(ValueError, match="is damaged"):
+        Trainer(fresh(tokenizer), train, val, quick, callbacks=[], folder=tmp_path).fit(resume=True)
+
+
+def test_an_absent_device_is_refused(small_data, quick):
+    if torch.cuda.is_available():
+        pytest.skip("this machine has the device that the test needs absent")
+    with pytest.raises(ValueError, match="device='cuda' is not available here"):
+        Trainer(fresh(small_data[0]), small_data[1], None, quick.replace(device="cuda"))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no NVIDIA GPU here")
+def test_a_gpu_learns_the_same(small_data, quick):
+    tokenizer, train, val = small_data
+    losses = [
+        Trainer(fresh(tokenizer), train, val, quick.replace(device=device), callbacks=[]).fit().last("val_loss")
+        for device in ("cpu", "cuda")
+    ]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-2)
+
+
+def test_bf16_takes_nearly_the_same_first_steps(small_data, quick):
+    tokenizer, train, val = small_data
+    first = [
+        Trainer(fresh(tokenizer), train, val, quick.replace(precision=p, max_steps=5), callbacks=[]).fit()[
+            "train_loss"
+        ][1]
+        for p in ("fp32", "bf16")
+    ]
+    assert first[0] != first[1] and first[0] == pytest.approx(first[1], rel=0.05)
+
+
+def test_the_learning_rate_climbs_then_follows_half_a_cosine():
+    config = TrainConfig(max_steps=101, warmup_steps=10, learning_rate=1.0, min_lr=0.1)
+    rates = [learning_rate_at(step, config) for step in range(101)]
+    assert rates[:10] == pytest.approx([0.1 * (i + 1) for i in range(10)])
+    assert rates[10] == 1.0 and rates[55] == pytest.approx(0.55) and rates[100] == pytest.approx(0.1)
+    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+    theirs = scheduler(optimizer, T_max=90, eta_min=0.1)
+    for rate in rates[10:]:
+        assert rate == pytest.approx(optimizer.param_groups[0]["lr"], abs=1e-6)
+        optimizer.step()
+        theirs.step()
+
+
+def test_norms_and_biases_do_not_decay_and_nothing_is_listed_twice():
+    model = GPT(FAMILIES["gpt2"])
+    decaying, free = parameter_groups(model, 0.1)
+    assert all(p.dim() == 2 for p in decaying["params"]) and all(p.dim() == 1 for p in free["params"])
+    assert (
+        free["weight_decay"] == 0
+        and sum(p.numel() for g in (decaying, free) for p in g["params"]) == model.num_parameters()
+    )
+
+
+def test_evaluation_weighs_every_target_the_same(small_data):
+    tokenizer, _, val = small_data
+    model = fresh(tokenizer)
+    one_by_one, together = (evaluate_loss(model, val.windows(size)) for size in (1, 1000))
+    assert one_by_one == pytest.approx(together, rel=1e-5)
+    with pytest.raises(ValueError, match="nothing to evaluate"):
+        evaluate_loss(model, [])
+
+
+def test_perplexity_and_bits_per_byte():
+    assert perplexity(0.0) == 1.0
+    assert bits_per_byte(loss=0.6931472, tokens=100, n_bytes=200) == pytest.approx(0.5)
