@@ -1,10 +1,14 @@
 # Every target does its own set-up, in .venv; nothing is done twice. `make help` lists them.
 # On Windows, or without make: see README.md.
 
-SUPPORTED := import sys; sys.exit(not sys.version_info >= (3, 11))
+SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 python; do \
-	$$p -c "$(SUPPORTED)" 2>/dev/null && { echo $$p; break; }; done)
+	$$p -c "$(SUPPORTED)" >/dev/null 2>&1 && { echo $$p; exit; }; done; echo python3)
+SETUP := $(PYTHON) minigpt/bootstrap.py
 RUN := .venv/bin/python -m
+ROOT := $(shell test "$$(id -u)" != 0 || echo --allow-root)
+
+# Jupyter keeps to the platform's own folders, and its debugger is quiet about what nobody asked.
 export JUPYTER_PLATFORM_DIRS := 1
 export PYDEVD_DISABLE_FILE_VALIDATION := 1
 
@@ -15,19 +19,18 @@ help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /  make \1	/p' Makefile
 
 setup: ## a virtual environment with everything the course needs, and the texts
-	@$(or $(PYTHON),$(error no Python 3.11 or later was found; install one, or name it: make PYTHON=/path/to/python)) minigpt/bootstrap.py course
+	@$(SETUP) course
 
 setup-dev:
-	@$(or $(PYTHON),$(error no Python 3.11 or later was found; install one, or name it: make PYTHON=/path/to/python)) minigpt/bootstrap.py dev
+	@$(SETUP) dev
 
-lab: setup ## set up, then open the course in JupyterLab
-	@$(RUN) jupyter lab notebooks/00_start_here.ipynb
+lab: setup ## set up, then open the course in JupyterLab (ARGS="--no-browser" for its options)
+	@$(RUN) jupyterlab $(ROOT) notebooks/00_start_here.ipynb $(ARGS)
 
-test: setup-dev ## set up, then run every test and every cell of every notebook
-	@$(RUN) ruff format --check . && $(RUN) ruff check .
-	@$(RUN) pytest
+test: setup-dev ## set up, then test everything: package, exercises, every cell of every notebook (ARGS="-k model")
+	@$(RUN) pytest $(ARGS)
 
-course: setup ## run every notebook headless and write the course as HTML into build/course
+course: setup ## run every notebook and write the course as HTML into build/course (ONLY=03 for one)
 	@$(RUN) minigpt.course html $(ONLY)
 
 notebooks: setup-dev ## run every notebook and store it with its outputs (ONLY=03 for one)

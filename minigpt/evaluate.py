@@ -27,7 +27,7 @@ def evaluate_loss(
             counted = int((targets != -100).sum())
             with autocast or nullcontext():
                 loss = model(idx.to(device), targets.to(device))[1]
-            total, count = total + float(loss) * counted, count + counted
+            total, count = total + loss.item() * counted, count + counted
     finally:
         model.train(was_training)
     if count == 0:

@@ -77,7 +77,8 @@ def test_saving_in_bf16_halves_the_file_and_hardly_moves_the_logits(tmp_path):
     assert sizes[1] < 0.65 * sizes[0]
     half, back = load_checkpoint(tmp_path / "half")
     assert next(half.parameters()).dtype == torch.float32 and back.encode("cab") == [2, 0, 1]
-    assert float((half(IDX)[0] - model(IDX)[0]).abs().max()) < 0.2
+    with torch.no_grad():
+        assert (half(IDX)[0] - model(IDX)[0]).abs().max().item() < 0.2
 
 
 def test_a_damaged_or_incomplete_checkpoint_is_named(tmp_path):

@@ -3,78 +3,97 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+Row = dict[str, Any]
 READABLE = (".txt", ".md", ".jsonl", ".csv", ".parquet")
 BYTE_ORDER_MARKS = {b"\xef\xbb\xbf": "utf-8-sig", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
+LONGEST_FIELD = 2**31 - 1  # of a .csv, in characters; Python's own limit is 131,072, and a chapter is longer than that
 
 
-def read_own(path: Path, text_column: str = "text", encoding: str = "utf-8") -> Iterator[dict[str, Any]]:
+def read_own(path: Path, text_column: str = "text", encoding: str = "utf-8") -> Iterator[Row]:
     """Rows of one file, or of every readable file in a folder and its subfolders, by name.
 
-    A .txt or .md file is one document. The others hold one document a row, in the column `text_column`.
+    A .txt or .md file is one document. The others hold one document a row, in the column `text_column`. In a folder,
+    files without a word are passed over. Every row has the same columns: what a row lacks is None there, and a column
+    that holds numbers in one place and words in another becomes words.
 
     Raises:
         ValueError: nothing readable, an empty or binary file, another encoding, a broken line, no such column.
     """
-    if path.is_dir():
-        files = [f for f in sorted(path.rglob("*")) if f.is_file() and not _hidden(f.relative_to(path))]
-        readable = [f for f in files if f.suffix.lower() in READABLE]
-        if not readable:
-            seen = sorted({f.suffix or f.name for f in files}) or ["no file at all"]
-            raise ValueError(f"{path} holds no {', '.join(READABLE)} file; found: {', '.join(seen[:10])}.")
-        for file in readable:
-            yield from _read_file(file, text_column, encoding)
-    else:
-        yield from _read_file(path, text_column, encoding)
+    if not path.is_dir():
+        return _alike(list(_read_file(path, path.name, text_column, encoding)))
+    inside = {file.relative_to(path): file for file in sorted(path.rglob("*")) if file.is_file()}
+    files = {name: file for name, file in inside.items() if not any(part.startswith(".") for part in name.parts)}
+    readable = {name: file for name, file in files.items() if file.suffix.lower() in READABLE}
+    if not readable:
+        seen = sorted({file.suffix or file.name for file in files.values()}) or ["no file at all"]
+        raise ValueError(f"{path} holds no {', '.join(READABLE)} file; found: {', '.join(seen[:10])}.")
+    rows: list[Row] = []
+    for name, file in readable.items():
+        if file.read_bytes().strip():
+            rows += _read_file(file, name.as_posix(), text_column, encoding)
+    if not rows:
+        raise ValueError(f"every readable file in {path} is empty; there is nothing to learn from them.")
+    return _alike(rows)
 
 
-def _hidden(path: Path) -> bool:
-    return any(part.startswith(".") for part in path.parts)
-
-
-def _read_file(path: Path, text_column: str, encoding: str) -> Iterator[dict[str, Any]]:
+def _read_file(path: Path, name: str, text_column: str, encoding: str) -> Iterator[Row]:
     kind = path.suffix.lower()
     if kind not in READABLE:
-        raise ValueError(f"{path.name} is of a kind that cannot be read here; use one of {', '.join(READABLE)}.")
+        raise ValueError(f"{name} is of a kind that cannot be read here; use one of {', '.join(READABLE)}.")
     if path.stat().st_size == 0:
-        raise ValueError(f"{path.name} is empty; there is nothing to learn from it.")
+        raise ValueError(f"{name} is empty; there is nothing to learn from it.")
     if kind == ".parquet":
-        rows = _parquet_rows(path)
+        rows = _parquet_rows(path, name)
     else:
-        text = decode(path.read_bytes(), path.name, encoding)
+        text = decode(path.read_bytes(), name, encoding)
         if not text.strip():
-            raise ValueError(f"{path.name} holds nothing but white space; there is nothing to learn from it.")
+            raise ValueError(f"{name} holds nothing but white space; there is nothing to learn from it.")
         if kind in (".txt", ".md"):
-            yield {"text": text, "file": path.name}
+            yield {"text": text, "file": name}
             return
-        rows = _jsonl_rows(text, path.name) if kind == ".jsonl" else csv.DictReader(text.splitlines(keepends=True))
+        rows = _jsonl_rows(text, name) if kind == ".jsonl" else _csv_rows(text, name)
+    number = 0
     for number, row in enumerate(rows, start=1):
-        if not isinstance(row, dict) or not isinstance(row.get(text_column), str):
-            columns = sorted(map(str, row)) if isinstance(row, dict) else [type(row).__name__]
+        if not isinstance(row, dict) or text_column not in row:
+            columns = ", ".join(sorted(row)) if isinstance(row, dict) else f"{type(row).__name__}, not named columns"
             raise ValueError(
-                f"row {number} of {path.name} has no text in a column {text_column!r}; it has {', '.join(columns)}. "
+                f"row {number} of {name} has no text in a column {text_column!r}; it has {columns}. "
                 "Name the right one: load_corpus(..., text_column=...)."
             )
-        yield row | {"text": row[text_column], "file": path.name}
+        if not isinstance(row[text_column], str):
+            raise ValueError(
+                f"row {number} of {name} has {row[text_column]!r} where text is expected, in the column {text_column!r}; "
+                "fill it, take the row out, or name another column: load_corpus(..., text_column=...)."
+            )
+        yield {"file": name} | row | {"text": row[text_column]}
+    if number == 0:
+        raise ValueError(f"{name} has no rows; there is nothing to learn from it.")
 
 
 def decode(content: bytes, name: str, encoding: str = "utf-8") -> str:
     """Text of a file's bytes; a byte-order mark decides where there is one. ValueError for binary or other encodings."""
     mark = next((known for start, known in BYTE_ORDER_MARKS.items() if content.startswith(start)), None)
-    if mark is None and b"\0" in content[:8192]:
+    zero = content.find(b"\0")
+    if mark is None and zero >= 0 and not encoding.lower().startswith(("utf-16", "utf16", "utf-32", "utf32")):
         raise ValueError(
-            f"{name} is a binary file (byte {content.index(0)} is zero), not text; convert it to .txt first."
+            f"{name} is a binary file (byte {zero} is zero), not text; convert it to .txt first. If it is a text from "
+            'an old Windows program, load_corpus(..., encoding="utf-16-le") may read it.'
         )
     try:
-        return content.decode(mark or encoding).replace("\r\n", "\n")
+        return content.decode(mark or encoding).replace("\r\n", "\n").replace("\r", "\n")
     except UnicodeDecodeError as error:
+        where = f"{name} is not {mark or encoding}: byte {error.start} is 0x{content[error.start]:02x}."
+        if mark:
+            raise ValueError(f"{where} It begins as {mark} does, so it may have been cut short.") from None
         raise ValueError(
-            f"{name} is not {mark or encoding}: byte {error.start} is 0x{content[error.start]:02x}. If it is an old "
-            'Western file, load_corpus(..., encoding="cp1252") reads it; otherwise save it again as UTF-8.'
+            f'{where} If it is an old Western file, load_corpus(..., encoding="cp1252") reads it; '
+            "otherwise save it again as UTF-8."
         ) from None
     except LookupError:
         raise ValueError(
@@ -83,7 +102,7 @@ def decode(content: bytes, name: str, encoding: str = "utf-8") -> str:
 
 
 def _jsonl_rows(text: str, name: str) -> Iterator[Any]:
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(text.split("\n"), start=1):  # splitlines would cut at U+2028, which JSON allows
         if line.strip():
             try:
                 yield json.loads(line)
@@ -93,11 +112,38 @@ def _jsonl_rows(text: str, name: str) -> Iterator[Any]:
                 ) from None
 
 
-def _parquet_rows(path: Path) -> Iterator[dict[str, Any]]:
+def _csv_rows(text: str, name: str) -> Iterator[Row]:
+    header = text.partition("\n")[0]
+    csv.field_size_limit(LONGEST_FIELD)
+    table = csv.DictReader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=header.count), strict=True)
+    try:
+        for row in table:
+            if None in row:  # where DictReader puts the cells that have no column
+                raise ValueError(
+                    f"line {table.line_num} of {name} has {len(row) - 1 + len(row[None])} cells and the header names "
+                    f"{len(row) - 1} columns; put quotes around a text with commas in it."
+                )
+            yield row
+    except csv.Error as error:
+        raise ValueError(f"line {table.line_num} of {name} is not CSV ({error}).") from None
+
+
+def _parquet_rows(path: Path, name: str) -> Iterator[Row]:
     import pyarrow
     import pyarrow.parquet
 
     try:
         yield from pyarrow.parquet.read_table(path).to_pylist()
     except pyarrow.ArrowException as error:
-        raise ValueError(f"{path.name} is no readable parquet file ({error}); it may have been cut short.") from error
+        raise ValueError(f"{name} is no readable parquet file ({error}); it may have been cut short.") from error
+
+
+def _alike(rows: Iterable[Row]) -> Iterator[Row]:
+    """The rows with the same columns in each, and one type in each column, as a table needs them."""
+    columns = list(dict.fromkeys(column for row in rows for column in row))
+    columns.sort(key="text".__ne__)  # the text comes first, the others keep their order
+    kinds = {column: {type(row[column]) for row in rows if row.get(column) is not None} for column in columns}
+    mixed = {column for column, found in kinds.items() if len(found) > 1 and found != {int, float}}
+    for row in rows:
+        values = {column: row.get(column) for column in columns}
+        yield values | {column: str(values[column]) for column in mixed if values[column] is not None}

@@ -101,7 +101,8 @@ def check(name: str, answer: Any) -> Verdict:
 
 def judge(name: str, answer: Any) -> Verdict:
     """The verdict of `check`, not shown."""
-    sentences, common = messages()[name], messages()["common"]
+    topic, _, short = name.partition("/")
+    sentences, common = messages()[topic][short], messages()["common"]
     try:
         if answer is None or answer is ...:
             raise Untouched
