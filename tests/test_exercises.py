@@ -89,7 +89,7 @@ def test_every_sentence_is_used_and_every_code_has_one():
     codes = {(name, code) for name, code, _ in WRONG}
     for name in EXERCISES:
         topic, _, short = name.partition("/")
-        sentences = messages()[topic][short]
+        sentences = messages(topic)[short]
         unused = {code for code in sentences["mistakes"] if (name, code) not in codes}
         assert not unused, f"{name}: no wrong answer in the bank shows {unused}"
 

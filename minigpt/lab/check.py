@@ -1,7 +1,7 @@
 """The exercise checker: an untouched stub is told so, a wrong answer is told its mistake, a right one what it now can do.
 
 An exercise is a function that looks at an answer and returns None or a `Mistake`; its sentences are data in
-messages.toml. Checks are seeded, leave the learner's random numbers alone, and never raise for a wrong answer.
+exercises/TOPIC.toml. Checks are seeded, leave the learner's random numbers alone, and never raise for a wrong answer.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ SEED = 5
 
 @dataclass(frozen=True)
 class Mistake:
-    """What is wrong: the code of a sentence in messages.toml, and the values that it mentions."""
+    """What is wrong: the code of a sentence in its topic's file, and the values that it mentions."""
 
     code: str
     values: dict[str, Any]
@@ -74,9 +74,10 @@ def exercise(name: str) -> Callable[[Diagnose], Diagnose]:
 
 
 @functools.cache
-def messages() -> dict[str, dict[str, Any]]:
-    """For each exercise: task, right, and mistakes by code."""
-    return tomllib.loads(importlib.resources.files("minigpt.lab").joinpath("messages.toml").read_text(encoding="utf-8"))
+def messages(topic: str = "") -> dict[str, Any]:
+    """What the checkers say: for each exercise of a topic task, right, and mistakes by code; without one, what all share."""
+    file = f"exercises/{topic}.toml" if topic else "messages.toml"
+    return tomllib.loads(importlib.resources.files("minigpt.lab").joinpath(file).read_text(encoding="utf-8"))
 
 
 def call(answer: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
@@ -102,7 +103,7 @@ def check(name: str, answer: Any) -> Verdict:
 def judge(name: str, answer: Any) -> Verdict:
     """The verdict of `check`, not shown."""
     topic, _, short = name.partition("/")
-    sentences, common = messages()[topic][short], messages()["common"]
+    sentences, common = messages(topic)[short], messages()
     try:
         if answer is None or answer is ...:
             raise Untouched
@@ -123,7 +124,7 @@ def _raised(error: Exception) -> str:
     frames = traceback.extract_tb(error.__traceback__)
     own = [frame for frame in frames if "minigpt" not in frame.filename and "torch" not in frame.filename]
     where = f" at your line `{own[-1].line}`" if own and own[-1].line else ""
-    common = messages()["common"]
+    common = messages()
     shapes = ("shape", "size", "dimension", "mat1", "broadcast")
     hint = common["shape_hint"] if any(word in str(error) for word in shapes) else ""
     first_line = str(error).strip().splitlines()[0] if str(error).strip() else ""
