@@ -89,19 +89,17 @@ def call(answer: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
     return result
 
 
-def check(name: str, answer: Any) -> Verdict:
+def check(name: str, answer: Any) -> None:
     """Look at an answer and show the verdict. ValueError only for an exercise that does not exist."""
-    import minigpt.lab.exercises  # noqa: F401 - registers them
-
-    if name not in EXERCISES:
-        raise ValueError(f"there is no exercise {name!r}.{nearest(name, list(EXERCISES))}")
-    verdict = judge(name, answer)
-    display(verdict)
-    return verdict
+    display(judge(name, answer))
 
 
 def judge(name: str, answer: Any) -> Verdict:
     """The verdict of `check`, not shown."""
+    import minigpt.lab.exercises  # noqa: F401 - registers them
+
+    if name not in EXERCISES:
+        raise ValueError(f"there is no exercise {name!r}.{nearest(name, list(EXERCISES))}")
     topic, _, short = name.partition("/")
     sentences, common = messages(topic)[short], messages()
     try:

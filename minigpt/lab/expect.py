@@ -81,11 +81,14 @@ def _parse(text: str) -> dict[str, Band]:
     }
 
 
-def expect(name: str, value: Any, path: Path | None = None) -> Expectation:
+def expect(name: str, value: Any) -> None:
     """Show whether `value` lies in the band `name`; never stops the notebook. ValueError for a name without a band."""
+    display(compare(name, value))
+
+
+def compare(name: str, value: Any, path: Path | None = None) -> Expectation:
+    """What `expect` shows. `path` is a file of bands other than the package's own."""
     bands = read_bands(path)
     if name not in bands:
         raise ValueError(f"there is no band {name!r}.{nearest(name, list(bands))}")
-    expectation = Expectation(name, math.nan if value is None else float(value), bands[name])
-    display(expectation)
-    return expectation
+    return Expectation(name, math.nan if value is None else float(value), bands[name])

@@ -186,12 +186,11 @@ class Playground:
         self.text.value = _text(prompt).replace("</div>", f'<span style="color:#0072B2">{continuation}</span></div>')
 
 
-def playground(model: GPT, tokenizer: Tokenizer, prompt: str = "ROMEO:\n") -> Playground:
+def playground(model: GPT, tokenizer: Tokenizer, prompt: str = "ROMEO:\n") -> None:
     """Show a playground for a trained model: turn the knobs, see the next token's distribution move, press Write."""
     model.eval()
     made = Playground(model, tokenizer, prompt)
     _show(made.box, made.picture())
-    return made
 
 
 class AttentionViewer:
@@ -249,8 +248,7 @@ class AttentionViewer:
             self.note.value = _text(str(error), "#D55E00")
 
 
-def attention_viewer(model: GPT, tokenizer: Tokenizer, text: str, layer: int = 0, head: int = 0) -> AttentionViewer:
+def attention_viewer(model: GPT, tokenizer: Tokenizer, text: str, layer: int = 0, head: int = 0) -> None:
     """Show the attention of one head as a heat map, with sliders for layer and head and a box for a text of your own."""
     made = AttentionViewer(model, tokenizer, text, layer, head)
     _show(made.box, made.pictures()[0])
-    return made
