@@ -25,7 +25,7 @@ setup-dev:
 	@$(SETUP) dev
 
 lab: setup ## set up, then open the course in JupyterLab (ARGS="--no-browser" for its options)
-	@$(RUN) jupyterlab $(ROOT) notebooks/00_start_here.ipynb $(ARGS)
+	@$(RUN) jupyterlab $(ROOT) --LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb $(ARGS)
 
 test: setup-dev ## set up, then test everything: package, exercises, every cell of every notebook (ARGS="-k model")
 	@$(RUN) pytest $(ARGS)

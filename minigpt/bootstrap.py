@@ -26,6 +26,7 @@ OLDEST, NEWEST = (3, 11), (3, 14)
 TORCH = "2.13.0"  # the release that every number in the course was measured on
 CPU_INDEX = "https://download.pytorch.org/whl/cpu"  # PyTorch's own index of builds without CUDA, a tenth of the size
 DISK_GB = 3.0  # all of .venv takes about 2
+FULL_GB = 0.2  # a step that fails with less than this left failed for want of it
 NETWORK = (
     "pip's last lines above say why. Mostly it is the network: check it, and where you sit behind a proxy or use a "
     "mirror, set HTTPS_PROXY or run: python -m pip config set global.index-url ADDRESS"
@@ -58,6 +59,8 @@ def run(step: str, advice: str, *command: object) -> None:
     if done.returncode:
         if not watched:
             print("\n".join(done.stdout.splitlines()[-20:]), flush=True)
+        if shutil.disk_usage(PROJECT).free < FULL_GB * 1e9:
+            advice = f"The disk is full. Free some space: the whole set-up takes {DISK_GB:.0f} GB."
         raise StepFailed(step, advice)
 
 
@@ -119,7 +122,7 @@ def install_torch() -> None:
     if version.startswith(("2.12.", "2.13.")) and not (wants_cuda and version.endswith("+cpu")):
         return
     if version:
-        run("torch", "", PYTHON, "-m", "pip", "uninstall", "--yes", "--quiet", "torch")
+        run("torch", "The lines above say why.", PYTHON, "-m", "pip", "uninstall", "--yes", "--quiet", "torch")
     if shutil.which("nvidia-smi") and not wants_cuda:
         say("an NVIDIA card is here; the course needs none, and MINIGPT_TORCH=cuda asks for torch's build for it")
     if system != "Darwin" and not wants_cuda:
@@ -144,6 +147,9 @@ def install_package(extra: str) -> None:
     """The package itself, editable, with what the course or its tests need."""
     say(f"installing minigpt and the packages of its {'tests' if extra == 'dev' else 'notebooks'}")
     pip("packages", NETWORK, "--editable", f".[{extra}]")
+    place = VENV / "share/jupyter/lab/settings/overrides.d"  # an editable install cannot put a file there
+    place.mkdir(parents=True, exist_ok=True)
+    shutil.copy(PROJECT / "minigpt/lab/minigpt.json5", place)
 
 
 def fetch_texts() -> None:
@@ -200,6 +206,10 @@ def main(extra: str = "course") -> int:
         texts()
     except StepFailed as error:
         print(error, file=sys.stderr)
+        return 1
+    except OSError as error:  # .venv is in use (Windows), or its disk is full or may not be written
+        advice = f"{error}. Close what uses the folder .venv, and look at its disk: is it full, may it be written?"
+        print(StepFailed("files", advice), file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("\nStopped. Run the same command again: it goes on from here.", file=sys.stderr)

@@ -1,8 +1,8 @@
 """A trained model as one folder: config.json, model.safetensors, tokenizer.json, training.json.
 
 The first two follow the Hugging Face layout wherever `transformers` has a model that computes the same, so that what is
-saved here opens there; a shape of our own is saved under our own names. Every file is written beside its place and
-moved there when it is complete: a full disk or a killed process leaves the earlier checkpoint as it was.
+saved here opens there; a shape of our own is saved under our own names. The files are written beside their places and
+moved there when all are complete: a full disk or a killed process leaves the earlier checkpoint as it was.
 """
 
 from __future__ import annotations
@@ -23,34 +23,42 @@ from minigpt.config import GPTConfig
 from minigpt.model import GPT
 from minigpt.tokenizer import Tokenizer, load_tokenizer
 
+Files = dict[str, Callable[[Path], Any]]
 
-def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
-    """Call `write` with a path beside `path`, then move the result there. OSError, and no debris, when it fails."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+
+def write_atomically(folder: Path, files: Files) -> None:
+    """Write files, a name and a function that writes to the path it is given, into `folder`: all of them or none.
+
+    Raises:
+        OSError: the disk is full or not writable. What was there before is untouched, and no debris is left.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    beside = {name: folder / f".{name}.{os.getpid()}.part" for name in files}
+    name = ""
     try:
-        write(beside)
-        os.replace(beside, path)
+        for name, write in files.items():
+            write(beside[name])
+        for name, path in beside.items():
+            os.replace(path, folder / name)
     except (
         OSError,
         RuntimeError,
         SafetensorError,
-    ) as error:  # torch and safetensors report a full disk in their own types
+    ) as error:  # the last two are a full disk, as torch and safetensors say
         raise OSError(
-            f"could not write {path.name} ({error}). What was saved there before is untouched; "
-            f"free some space on the disk that holds {path.parent.name} and save again."
+            f"could not write {name} ({error}). What was saved there before is untouched; "
+            f"free some space on the disk that holds {folder.name} and save again."
         ) from error
     finally:
-        beside.unlink(missing_ok=True)
+        for path in beside.values():
+            path.unlink(missing_ok=True)
 
 
-def save_model(model: GPT, folder: str | PathLike, dtype: torch.dtype | None = None) -> None:
-    """Write config.json and model.safetensors. `dtype` (such as torch.bfloat16, half the size) casts the weights.
+def _text(content: str) -> Callable[[Path], Any]:
+    return lambda path: path.write_text(content, encoding="utf-8")
 
-    Raises:
-        OSError: the disk is full or not writable; an earlier checkpoint in `folder` is kept.
-    """
-    folder = Path(folder)
+
+def _model_files(model: GPT, dtype: torch.dtype | None) -> Files:
     weights = {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}
     fields: dict[str, Any] = {"minigpt": model.config.to_dict()}
     if interop.architecture(model.config):
@@ -61,10 +69,19 @@ def save_model(model: GPT, folder: str | PathLike, dtype: torch.dtype | None = N
     dtype = dtype or next(model.parameters()).dtype
     fields["dtype"] = str(dtype).removeprefix("torch.")
     weights = {name: tensor.to(dtype).contiguous() for name, tensor in weights.items()}
-    write_atomically(folder / "model.safetensors", lambda path: save_file(weights, path, metadata={"format": "pt"}))
-    write_atomically(
-        folder / "config.json", lambda path: path.write_text(json.dumps(fields, indent=2), encoding="utf-8")
-    )
+    return {
+        "model.safetensors": lambda path: save_file(weights, path, metadata={"format": "pt"}),
+        "config.json": _text(json.dumps(fields, indent=2)),
+    }
+
+
+def save_model(model: GPT, folder: str | PathLike, dtype: torch.dtype | None = None) -> None:
+    """Write config.json and model.safetensors. `dtype` (such as torch.bfloat16, half the size) casts the weights.
+
+    Raises:
+        OSError: the disk is full or not writable; an earlier checkpoint in `folder` is kept.
+    """
+    write_atomically(Path(folder), _model_files(model, dtype))
 
 
 def load_model(folder: str | PathLike) -> GPT:
@@ -84,17 +101,25 @@ def load_model(folder: str | PathLike) -> GPT:
     try:
         fields = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         weights = load_file(folder / "model.safetensors")
-    except (json.JSONDecodeError, SafetensorError) as error:
+        if not isinstance(fields, dict):
+            raise ValueError("config.json names no fields")
+    except (ValueError, SafetensorError) as error:
         raise ValueError(
             f"the checkpoint in {folder} is damaged or half-written ({error}); save or fetch it again."
         ) from error
-    config = GPTConfig.make(**fields["minigpt"]) if "minigpt" in fields else interop.from_hf_config(fields)
-    if interop.architecture(config):
-        weights = interop.from_hf_weights(config, weights)
-    elif config.tie_embedding:
-        weights["head.weight"] = weights["token_embedding.weight"]
-    model = GPT(config)
-    model.load_state_dict(weights)  # copies into fp32, whatever was stored
+    try:
+        config = GPTConfig.make(**fields["minigpt"]) if "minigpt" in fields else interop.from_hf_config(fields)
+        if interop.architecture(config):
+            weights = interop.from_hf_weights(config, weights)
+        elif config.tie_embedding:
+            weights["head.weight"] = weights["token_embedding.weight"]
+        model = GPT(config)
+        model.load_state_dict(weights)  # copies into fp32, whatever was stored
+    except (KeyError, TypeError, RuntimeError) as error:
+        raise ValueError(
+            f"config.json and model.safetensors in {folder} do not belong together, or lack something ({error}); "
+            "save or fetch both again."
+        ) from error
     return model.eval()
 
 
@@ -106,12 +131,10 @@ def save_checkpoint(
     dtype: torch.dtype | None = None,
 ) -> None:
     """Write the whole folder; `training` (how the model came to be) becomes training.json. Raises as `save_model`."""
-    folder = Path(folder)
-    save_model(model, folder, dtype)
-    write_atomically(folder / "tokenizer.json", lambda path: path.write_text(tokenizer.to_json(), encoding="utf-8"))
+    files = _model_files(model, dtype) | {"tokenizer.json": _text(tokenizer.to_json())}
     if training is not None:
-        text = json.dumps(training, indent=2)
-        write_atomically(folder / "training.json", lambda path: path.write_text(text, encoding="utf-8"))
+        files["training.json"] = _text(json.dumps(training, indent=2))
+    write_atomically(Path(folder), files)
 
 
 def load_checkpoint(folder: str | PathLike) -> tuple[GPT, Tokenizer]:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import warnings
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from minigpt import corpus
-from minigpt.checkpoint import load_checkpoint, save_checkpoint
+from minigpt.checkpoint import load_checkpoint, save_checkpoint, write_atomically
 from minigpt.config import GPTConfig, SampleConfig, TrainConfig
 from minigpt.corpus.batching import pack
 from minigpt.doctor import diagnose
@@ -18,7 +20,14 @@ from minigpt.evaluate import bits_per_byte
 from minigpt.generate import stream
 from minigpt.model import GPT
 from minigpt.tokenizer import BPETokenizer
-from minigpt.trainer import Trainer, TrainingDiverged
+from minigpt.trainer import RESUME_FILE, Trainer, TrainingDiverged
+
+RUN_FILE = "run.json"  # what a run was told, so that --resume needs no more than the folder
+FIELDS = ("max_steps", "batch_size", "warmup_steps", "eval_every", "seed", "learning_rate", "weight_decay")
+CHOICES = {  # of `minigpt train`, where nothing else is told
+    **{"corpus": None, "preset": "first", "vocab_size": 1024, "context_length": None, "dropout": 0.0},
+    **{name: getattr(TrainConfig(), name) for name in FIELDS},
+}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -50,22 +59,24 @@ def _parser() -> argparse.ArgumentParser:
     show.add_argument("--characters", type=int, default=600)
     show.set_defaults(run=_data_show)
 
-    train = commands.add_parser("train", help="train a model; Ctrl-C saves, --resume goes on")
+    about = "train a model; Ctrl-C saves, --resume goes on"
+    train = commands.add_parser("train", help=about, argument_default=argparse.SUPPRESS)  # to know what was told
     train.add_argument("folder", type=Path, help="where the checkpoint goes")
-    train.add_argument("--corpus", default=None, help="a source's name, or a file or folder of yours (shakespeare)")
-    train.add_argument("--preset", default="first", help="the model's shape (first)")
-    train.add_argument("--vocab-size", type=int, default=1024, help="tokens of the BPE tokenizer trained on the text")
-    train.add_argument("--context-length", type=int, default=None)
-    train.add_argument("--dropout", type=float, default=0.0)
-    train.add_argument("--resume", action="store_true", help="go on with the run that is in the folder")
+    train.add_argument("--corpus", help="a source's name, or a file or folder of yours (shakespeare)")
+    train.add_argument("--preset", help="the model's shape (first)")
+    train.add_argument("--vocab-size", type=int, help="tokens of the BPE tokenizer trained on the text (1024)")
+    _add_field(train, GPTConfig, "context_length", int, "the preset's")
+    _add_field(train, GPTConfig, "dropout", float)
+    for name in FIELDS:
+        _add_field(train, TrainConfig, name, type(CHOICES[name]))
+    train.add_argument(
+        "--resume", action="store_true", help="go on with the run that is in the folder, as it was begun"
+    )
     train.add_argument("--bf16", action="store_true", help="store the weights in half the space")
-    for name in ("max_steps", "batch_size", "warmup_steps", "eval_every", "seed"):
-        _add_field(train, TrainConfig, name, int)
-    for name in ("learning_rate", "weight_decay"):
-        _add_field(train, TrainConfig, name, float)
-    train.set_defaults(run=_train)
+    train.set_defaults(run=_train, resume=False, bf16=False)
 
-    write = commands.add_parser("generate", help="let a trained model write")
+    about = "let a trained model write"
+    write = commands.add_parser("generate", help=about, argument_default=argparse.SUPPRESS)
     write.add_argument("folder", type=Path, help="a checkpoint")
     write.add_argument("--prompt", default="\n")
     for name, kind in (
@@ -84,10 +95,10 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_field(parser: argparse.ArgumentParser, config: type, name: str, kind: type) -> None:
-    default = config.__dataclass_fields__[name].default
-    help_text = f"{config.describe()[name].replace('%', '%%')} ({default})"
-    parser.add_argument(f"--{name.replace('_', '-')}", type=kind, default=default, help=help_text)
+def _add_field(parser: argparse.ArgumentParser, config: type, name: str, kind: type, default: str = "") -> None:
+    default = default or str(config.__dataclass_fields__[name].default)
+    about = config.describe()[name].replace("%", "%%")
+    parser.add_argument(f"--{name.replace('_', '-')}", type=kind, help=f"{about} ({default})")
 
 
 def _data_list(options: argparse.Namespace) -> int:
@@ -115,18 +126,44 @@ def _data_show(options: argparse.Namespace) -> int:
     return 0
 
 
+def _choices(options: argparse.Namespace) -> dict[str, Any]:
+    """What to train and on what: as told now or, for a run that goes on, as told when it began."""
+    told = {name: getattr(options, name) for name in CHOICES if hasattr(options, name)}
+    if told.get("corpus") and Path(told["corpus"]).expanduser().exists():
+        told["corpus"] = str(Path(told["corpus"]).expanduser().resolve())  # to be found from elsewhere too
+    if not options.resume:
+        if (options.folder / RESUME_FILE).exists():
+            raise ValueError(f"{options.folder} already holds a run: go on with --resume, or choose another folder.")
+        return CHOICES | told
+    path = options.folder / RUN_FILE
+    if not path.exists():
+        raise ValueError(f"there is no run to go on with in {options.folder}: leave out --resume to begin one there.")
+    try:
+        begun = CHOICES | json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{path} is damaged ({error}): remove the folder to begin again.") from error
+    changed = [f"{name}: {begun[name]} there, {value} here" for name, value in told.items() if begun[name] != value]
+    if changed:
+        raise ValueError(
+            f"the run in {options.folder} was begun with other settings ({'; '.join(changed)}): leave them out, or "
+            "choose another folder for a run of its own."
+        )
+    return begun
+
+
 def _train(options: argparse.Namespace) -> int:
-    dataset = corpus.load_corpus(options.corpus)
-    tokenizer = BPETokenizer.train(dataset["text"], vocab_size=options.vocab_size)
-    sizes = {"vocab_size": tokenizer.vocab_size, "dropout": options.dropout}
-    if options.context_length:
-        sizes["context_length"] = options.context_length
-    shape = GPTConfig.preset(options.preset, **sizes)
-    names = ("max_steps", "batch_size", "warmup_steps", "eval_every", "seed", "learning_rate", "weight_decay")
-    config = TrainConfig.make(**{name: getattr(options, name) for name in names})
+    choices = _choices(options)
+    dataset = corpus.load_corpus(choices["corpus"])
+    tokenizer = BPETokenizer.train(dataset["text"], vocab_size=choices["vocab_size"])
+    sizes = {"vocab_size": tokenizer.vocab_size, "dropout": choices["dropout"]}
+    if choices["context_length"] is not None:
+        sizes["context_length"] = choices["context_length"]
+    shape = GPTConfig.preset(choices["preset"], **sizes)
+    config = TrainConfig.make(**{name: choices[name] for name in FIELDS})
     train_data, val_data = pack(
         dataset, tokenizer, options.folder / "packed", context_length=shape.context_length, seed=config.seed
     )
+    write_atomically(options.folder, {RUN_FILE: lambda path: path.write_text(json.dumps(choices, indent=2))})
     torch.manual_seed(config.seed)
     model = GPT(shape)
     print(
@@ -134,37 +171,43 @@ def _train(options: argparse.Namespace) -> int:
     )
     trainer = Trainer(model, train_data, val_data, config, folder=options.folder)
     history = trainer.fit(resume=options.resume)
-    text_bytes = len(tokenizer.decode(val_data.tokens.tolist()).encode())
-    full_loss = trainer.evaluate() if config.eval_batches is None else _whole_loss(trainer)
+    if history.stopped_early:
+        print(f"stopped at update {trainer.step}; --resume goes on from there")
+    if not history.rows:
+        return 0
+    trainer.config = config.replace(eval_batches=None)
+    full_loss = trainer.evaluate()
+    ids = [token for token in val_data.tokens.tolist() if token != tokenizer.eos_id]
+    n_bytes = len(tokenizer.decode(ids).encode())
     training = {
-        "corpus": options.corpus or "shakespeare",
+        "corpus": _corpus_name(choices["corpus"]),
         "train": config.to_dict(),
         "tokens": int(history.last("tokens")),
         "seconds": round(history.last("seconds"), 1),
         "precision": trainer.precision,
         "val_loss": round(full_loss, 4),
-        "val_bits_per_byte": round(bits_per_byte(full_loss, len(val_data), text_bytes), 4),
+        "val_bits_per_byte": round(bits_per_byte(full_loss, len(val_data) - 1, n_bytes), 4),
     }
     save_checkpoint(options.folder, model, tokenizer, training, torch.bfloat16 if options.bf16 else None)
-    if history.stopped_early:
-        print(f"stopped at update {trainer.step}; --resume goes on from there")
     print(f"validation loss {full_loss:.3f} nats per token; {options.folder} holds the checkpoint")
     return 0
 
 
-def _whole_loss(trainer: Trainer) -> float:
-    trainer.config = trainer.config.replace(eval_batches=None)
-    return trainer.evaluate()
+def _corpus_name(choice: str | None) -> str:
+    if choice is None:  # the default falls back to stories where it cannot be fetched
+        return corpus.DEFAULT if corpus.is_cached(corpus.DEFAULT) else "stories"
+    return Path(choice).name if Path(choice).is_absolute() else choice
 
 
 def _generate(options: argparse.Namespace) -> int:
     model, tokenizer = load_checkpoint(options.folder)
-    names = ("max_new_tokens", "temperature", "top_k", "top_p", "seed")
+    fields = {name: value for name, value in vars(options).items() if name in SampleConfig.describe()}
     prompt = tokenizer.encode(options.prompt)
     stop = () if tokenizer.eos_id is None else (tokenizer.eos_id,)
-    print(options.prompt, end="", flush=True)
     written, shown = [], ""
-    for token in stream(model, prompt, stop_tokens=stop, **{name: getattr(options, name) for name in names}):
+    for token in stream(model, prompt, stop_tokens=stop, **fields):
+        if not written:
+            print(options.prompt, end="")
         written.append(token)
         text = tokenizer.decode([t for t in written if t not in stop])
         if not text.endswith("�"):  # a character whose last bytes are still to come

@@ -190,7 +190,7 @@ class TrainConfig(_Config):
     eval_batches: int | None = _field(20, "Batches in one evaluation, always the same ones; None is the whole set.")
     checkpoint_every: int | None = _field(None, "Updates between two checkpoints; None saves at evaluations.")
     seed: int = _field(0, "Fixes the order of the data and the dropout, so that a run can be repeated.")
-    precision: str = _field("auto", "fp32, bf16, or auto: bf16 where the processor has fast matrix units for it.")
+    precision: str = _field("auto", "fp32, bf16, or auto: bf16 where the processor has instructions for it.")
     device: str = _field("auto", "cpu, cuda, mps, or auto: the fastest that this machine has.")
 
     def __post_init__(self) -> None:

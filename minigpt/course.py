@@ -22,6 +22,7 @@ import nbformat
 import psutil
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
+from nbformat.reader import NotJSONError
 from tqdm import tqdm
 
 PROJECT = Path(__file__).resolve().parents[1]
@@ -176,6 +177,19 @@ def course_notebooks(only: str = "") -> list[Path]:
     return [path for path in found if path.name.startswith(only)]
 
 
+def _store(run: Run) -> list[str]:
+    """Write the notebook with its outputs in place of the old one; a sentence when that cannot be done."""
+    beside = run.path.with_suffix(".part")
+    try:
+        nbformat.write(run.notebook, beside)
+        os.replace(beside, run.path)
+    except OSError as error:
+        return [f"it could not be stored ({error}); what was stored before is untouched."]
+    finally:
+        beside.unlink(missing_ok=True)
+    return []
+
+
 STYLE = """body{font:16px/1.5 system-ui,sans-serif;max-width:46rem;margin:3rem auto;padding:0 1rem;color:#222}
 table{border-collapse:collapse;width:100%}th,td{text-align:left;padding:.4rem .8rem;border-bottom:1px solid #ddd}
 td.number,th.number{text-align:right}a{color:#0072b2}strong{color:#b34700}"""
@@ -186,25 +200,31 @@ INDEX = """<!doctype html>
 <th class="number">Peak memory, GB</th><th class="number">Code cells run</th><th>State</th></tr></thead>
 <tbody>{rows}</tbody></table></body></html>
 """
+PAGE = """{% extends "lab/index.html.j2" %}
+{% block data_png scoped %}{% set words = output | get_metadata("alt", "image/png") or "" %}
+{{ super() | replace("<img ", '<img alt="' ~ (words | escape_html) ~ '" ') }}{% endblock %}
+"""  # nbconvert's own page leaves the words of a picture out
 
 
 def write_html(runs: list[Run], folder: Path) -> None:
     """A page for each notebook, and index.html with a table of minutes and memory."""
+    from jinja2 import DictLoader
     from nbconvert import HTMLExporter
 
+    exporter = HTMLExporter(extra_loaders=[DictLoader({"page.html.j2": PAGE})], template_file="page.html.j2")
     folder.mkdir(parents=True, exist_ok=True)
     rows = []
     for run in runs:
         solution = run.path.parent.name == "solutions"
         name = f"{'solutions-' if solution else ''}{run.path.stem}.html"
-        body, _ = HTMLExporter().from_notebook_node(clean(run.notebook), {"metadata": {"name": run.path.stem}})
+        body, _ = exporter.from_notebook_node(clean(run.notebook), {"metadata": {"name": run.path.stem}})
         (folder / name).write_text(body, encoding="utf-8")
         title = html.escape(run.path.stem.replace("_", " ") + (" (solutions)" if solution else ""))
         numbers = (f"{run.seconds / 60:.1f}", f"{run.peak_bytes / 1e9:.2f}", str(run.cells))
         cells = "".join(f'<td class="number">{number}</td>' for number in numbers)
         trouble = "stopped by an error" if run.error else html.escape(run.problem)
         state = f"<strong>{trouble}</strong>" if trouble else "complete"
-        rows.append(f'<tr><td><a href="{name}">{title}</a></td>{cells}<td>{state}</td></tr>')
+        rows.append(f'<tr><td><a href="{html.escape(name)}">{title}</a></td>{cells}<td>{state}</td></tr>')
     (folder / "index.html").write_text(INDEX.format(style=STYLE, rows="\n".join(rows)), encoding="utf-8")
 
 
@@ -216,7 +236,8 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     runs, failed, paths = [], False, course_notebooks(options.only)
     if not paths:
-        print(f"no notebook's name begins with {options.only!r}", file=sys.stderr)
+        known = ", ".join(dict.fromkeys(path.stem for path in course_notebooks())) or "none yet"
+        print(f"no notebook's name begins with {options.only!r}; there are: {known}", file=sys.stderr)
         return 1
     width = max(len(path.stem) for path in paths)
     for path in paths:
@@ -226,15 +247,19 @@ def main(arguments: list[str] | None = None) -> int:
                 bar.total = cells
                 bar.update(done - bar.n)
 
-            run = run_notebook(path, show)
+            try:
+                run = run_notebook(path, show)
+            except (NotJSONError, nbformat.ValidationError) as error:
+                failed = True
+                print(f"{path.stem}: this is no notebook ({str(error)[:200]})", file=sys.stderr)
+                continue
         runs.append(run)
         took = f"{run.seconds / 60:5.1f} min  {run.peak_bytes / 1e9:5.2f} GB  {run.cells:3} cells"
         print(f"{path.stem:{width}}  {took}", flush=True)
         problems = [run.problem] if run.problem else []
         if options.what == "store" and not run.error:
             problems += machine_paths(clean(run.notebook))
-            if not problems:
-                nbformat.write(run.notebook, path)
+            problems += [] if problems else _store(run)
         for problem in problems:
             failed = True
             print(f"{path.stem}: {problem}", file=sys.stderr)

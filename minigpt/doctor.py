@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import torch
 
-from minigpt.corpus import cache_folder, catalog, is_cached
+from minigpt.corpus import COURSE_SOURCES, cache_folder, catalog, is_cached
 from minigpt.trainer import has_fast_bf16, pick_device
 
 COURSE_PACKAGES = ("torch", "tokenizers", "datasets", "matplotlib", "ipywidgets", "jupyterlab", "transformers")
@@ -79,12 +79,15 @@ def diagnose() -> list[Finding]:
     free = shutil.disk_usage(existing).free / 1e9
     full = "free some space, or set MINIGPT_DATA to a folder on a larger disk"
     findings.append(Finding("disk for data", f"{free:.1f} GB free", full if free < DISK_GB else ""))
-    for source in catalog():
-        if source.downloads:
-            missing = f"while online, run: minigpt data fetch {source.name}"
-            here = is_cached(source.name)
-            findings.append(Finding(f"data: {source.name}", "here" if here else "not fetched", "" if here else missing))
-    return findings
+    return findings + [_data(source.name) for source in catalog() if source.downloads]
+
+
+def _data(name: str) -> Finding:
+    if is_cached(name):
+        return Finding(f"data: {name}", "here")
+    if name in COURSE_SOURCES:
+        return Finding(f"data: {name}", "not fetched", f"while online, run: minigpt data fetch {name}")
+    return Finding(f"data: {name}", f"not fetched, and not needed; while online: minigpt data fetch {name}")
 
 
 def _python() -> Finding:

@@ -59,6 +59,7 @@ class KVCache:
         return allowed
 
     def advance(self, new: int) -> None:
+        """Count `new` columns as read, once every layer has stored its own."""
         self.length += new
 
 

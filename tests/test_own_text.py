@@ -46,8 +46,15 @@ def test_another_encoding_can_be_named(tmp_path):
             'byte 3 is 0xe9. If it is an old Western file, load_corpus(..., encoding="cp1252")',
         ),
         ("bad.jsonl", b'{"text": "a"}\n{"text": \n', "line 2 of bad.jsonl is not JSON"),
-        ("list.jsonl", b"[1, 2]\n", "row 1 of list.jsonl has no text in a column 'text'"),
-        ("other.csv", b"body,n\nx,1\n", "it has body, n. Name the right one: load_corpus(..., text_column=...)"),
+        ("list.jsonl", b"[1, 2]\n", "row 1 of list.jsonl has no column 'text'. It is [1, 2], not named"),
+        (
+            "other.csv",
+            b"body,n\nx,1\n",
+            "Known: body, n. Name the one with the text: load_corpus(..., text_column=...)",
+        ),
+        ("case.csv", b"Text,n\nx,1\n", "has no column 'text'. Did you mean 'Text'?"),
+        ("open.csv", b'text\nfirst\n"second\n', "open.csv is not CSV after line 2"),
+        ("half.jsonl", b'{"text": "\\ud83d"}\n', "row 1 of half.jsonl holds half of a character"),
         ("broken.parquet", b"PAR1 and no more", "is no readable parquet file"),
         ("photo.png", b"\x89PNG", "is of a kind that cannot be read here"),
     ],
@@ -64,9 +71,32 @@ def test_a_folder_without_text_lists_what_it_holds(tmp_path):
         load_corpus(tmp_path)
 
 
-def test_a_missing_file_is_treated_as_an_unknown_name(tmp_path):
-    with pytest.raises(ValueError, match="there is no corpus, file or folder"):
-        load_corpus(tmp_path / "missing.txt")
+def test_a_missing_file_is_told_from_where_it_was_looked_for(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("missing.txt", "missing/folder", tmp_path / "missing.txt"):
+        with pytest.raises(ValueError, match=f"there is no file or folder .*{tmp_path.name} on"):
+            load_corpus(name)
+
+
+def test_no_name_is_not_the_folder_that_one_is_in(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.txt").write_text("x")
+    with pytest.raises(ValueError, match="there is no corpus, file or folder ''"):
+        load_corpus("")
+
+
+def test_spaces_and_the_tilde_of_the_home_folder_are_part_of_a_name(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    (tmp_path / "my texts").mkdir()
+    (tmp_path / "my texts" / "a b.txt").write_text("x")
+    assert load_corpus("~/my texts")["file"][:] == ["a b.txt"]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32"])
+def test_a_byte_order_mark_decides(tmp_path, encoding):
+    (tmp_path / "a.txt").write_bytes("né\r\nà".encode(encoding))
+    assert load_corpus(tmp_path / "a.txt")["text"][:] == ["né\nà"]
 
 
 def test_an_unknown_encoding_is_named(tmp_path):

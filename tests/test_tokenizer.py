@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minigpt import BPETokenizer, CharTokenizer, load_tokenizer
-from minigpt.tokenizer import END_OF_TEXT
+from minigpt.tokenizer import END_OF_TEXT, PIECE, pieces
 
 TEXT = "the cat sat on the mat, and the cat ate the rat. " * 20
 BPE = BPETokenizer.train([TEXT], vocab_size=300)
@@ -32,6 +32,38 @@ def test_a_batch_is_the_same_as_one_by_one_and_saving_changes_nothing(tokenizer,
     again = load_tokenizer(tmp_path)
     assert type(again) is type(tokenizer) and again.vocab_size == tokenizer.vocab_size
     assert again.encode("the rat sat") == tokenizer.encode("the rat sat")
+
+
+spaced_text = st.lists(st.sampled_from([*"a1é中!' \n\t\r\u3000\x1f", "the", "'s", "  ", "\n\n", END_OF_TEXT])).map(
+    "".join
+)
+
+
+@given(any_text | spaced_text, st.integers(1, 8))
+def test_a_text_in_pieces_gives_the_ids_of_the_whole(text, length):
+    parts = list(pieces(text, length))
+    assert "".join(parts) == text
+    assert [i for ids in BPE.encode_batch(parts) for i in ids] == BPE.encode(text)
+
+
+def test_a_long_text_is_cut_into_short_pieces_and_learned_from_as_the_whole():
+    text = "".join(f"{number} cats\nsat on {number * 7} mats; " for number in range(2000))
+    assert max(map(len, pieces(text))) < 1.01 * PIECE
+    assert BPETokenizer.train([text], 400).to_json() == BPETokenizer.train(pieces(text, 50), 400).to_json()
+
+
+def test_a_full_disk_keeps_the_earlier_tokenizer(tmp_path, monkeypatch):
+    BPE.save(tmp_path)
+
+    def full(path, text, encoding):
+        path.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("pathlib.Path.write_text", full)
+    with pytest.raises(OSError, match="No space left"):
+        CHAR.save(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["tokenizer.json"]
+    assert load_tokenizer(tmp_path).encode("the cat") == BPE.encode("the cat")
 
 
 def test_frequent_words_become_one_token_and_special_tokens_are_whole():

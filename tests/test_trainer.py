@@ -173,6 +173,18 @@ def test_a_folder_is_not_overwritten_and_other_settings_are_named(small_data, qu
         Trainer(fresh(tokenizer), train, val, quick, callbacks=[], folder=tmp_path).fit(resume=True)
 
 
+def test_a_run_goes_on_only_with_a_model_of_its_own_shape(small_data, quick, tmp_path):
+    tokenizer, train, val = small_data
+    Trainer(fresh(tokenizer), train, val, quick, callbacks=[], folder=tmp_path).fit()
+    for changes, words in (
+        ({"n_embd": 32}, r"token_embedding\.weight: \[\d+, 16\] there, \[\d+, 32\] here"),
+        ({"n_layer": 3}, r"blocks\.2\.attention_norm\.weight: None there, \[16\] here"),
+    ):
+        with pytest.raises(ValueError, match=rf"was begun with other settings \(.*{words}"):
+            model = fresh(tokenizer, **changes)
+            Trainer(model, train, val, quick, callbacks=[], folder=tmp_path).fit(resume=True)
+
+
 def test_an_absent_device_is_refused(small_data, quick):
     if torch.cuda.is_available():
         pytest.skip("this machine has the device that the test needs absent")
@@ -199,6 +211,20 @@ def test_bf16_takes_nearly_the_same_first_steps(small_data, quick):
         for p in ("fp32", "bf16")
     ]
     assert first[0] != first[1] and first[0] == pytest.approx(first[1], rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("present", "precision"),
+    [({"amx_bf16": True}, "bf16"), ({"avx512_bf16": True, "amx_bf16": False}, "bf16"), ({"avx2": True}, "fp32"), ({}, "fp32")],
+)  # fmt: skip
+def test_auto_takes_bf16_where_the_processor_has_instructions_for_it(
+    small_data, quick, monkeypatch, present, precision
+):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: present, raising=False)
+    tokenizer, train, _ = small_data
+    auto = quick.replace(precision="auto", device="cpu")
+    assert Trainer(fresh(tokenizer), train, None, auto, callbacks=[]).precision == precision
+    assert Trainer(fresh(tokenizer), train, None, auto.replace(precision="fp32"), callbacks=[]).precision == "fp32"
 
 
 def test_the_learning_rate_climbs_then_follows_half_a_cosine():

@@ -7,6 +7,7 @@ text is by document, so that no sentence is on both sides.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import tempfile
 from collections.abc import Iterator
@@ -19,9 +20,9 @@ from datasets import Dataset
 from torch import Tensor
 from tqdm import tqdm
 
-from minigpt.tokenizer import Tokenizer
+from minigpt.tokenizer import Tokenizer, pieces
 
-CHUNK = 256  # documents encoded at once
+CHUNK = 256  # pieces of text encoded at once
 
 
 class TokenData:
@@ -132,12 +133,17 @@ def _dtype(tokenizer: Tokenizer) -> type:
 def _encode_and_split(
     texts: list[str], tokenizer: Tokenizer, val_fraction: float, seed: int, show_progress: bool
 ) -> tuple[np.ndarray, np.ndarray]:
-    documents: list[np.ndarray] = []
-    with tqdm(total=len(texts), desc="encoding", unit=" documents", disable=not show_progress) as bar:
-        for first in range(0, len(texts), CHUNK):
-            chunk = texts[first : first + CHUNK]
-            documents += [np.array(ids, dtype=_dtype(tokenizer)) for ids in tokenizer.encode_batch(chunk)]
-            bar.update(len(chunk))
+    parts = ((number, piece) for number, text in enumerate(texts) for piece in pieces(text))
+    encoded: list[list[np.ndarray]] = [[] for _ in texts]
+    bar = tqdm(
+        desc="encoding", total=sum(map(len, texts)), unit=" characters", unit_scale=True, disable=not show_progress
+    )
+    with bar:
+        while chunk := list(itertools.islice(parts, CHUNK)):
+            for (number, piece), ids in zip(chunk, tokenizer.encode_batch([piece for _, piece in chunk])):
+                encoded[number].append(np.array(ids, dtype=_dtype(tokenizer)))
+                bar.update(len(piece))
+    documents = [np.concatenate(arrays) for arrays in encoded]
     total = sum(map(len, documents))
     if total == 0:
         raise ValueError("there is no text to pack: every document is empty.")
@@ -168,13 +174,18 @@ def _separator(tokenizer: Tokenizer) -> np.ndarray:
 
 
 def _write(meta_path: Path, meta: dict, sides: tuple[np.ndarray, np.ndarray]) -> None:
-    meta_path.parent.mkdir(parents=True, exist_ok=True)
-    meta_path.unlink(missing_ok=True)  # written again last: it vouches for the other two
-    with tempfile.TemporaryDirectory(dir=meta_path.parent) as beside:
-        for name, side in zip(("train", "val"), sides, strict=True):
-            part = Path(beside) / name
-            side.tofile(part)
-            part.replace(meta_path.with_name(f"{name}.bin"))
-        part = Path(beside) / "meta"
-        part.write_text(json.dumps(meta), encoding="utf-8")
-        part.replace(meta_path)
+    folder = meta_path.parent
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder) as beside:
+        try:
+            for name, side in zip(("train", "val"), sides, strict=True):
+                side.tofile(Path(beside) / f"{name}.bin")
+            (Path(beside) / meta_path.name).write_text(json.dumps(meta), encoding="utf-8")
+        except OSError as error:  # NumPy reports a full disk as a count of what it wrote
+            raise OSError(
+                f"the {sum(map(len, sides)):,} tokens do not fit on the disk that holds {folder} ({error}). What was packed "
+                "there before is untouched; free some space, or keep the tokens in memory: pack(..., folder=None)."
+            ) from error
+        meta_path.unlink(missing_ok=True)  # it vouches for the other two, so it goes first and comes last
+        for name in ("train.bin", "val.bin", meta_path.name):
+            (Path(beside) / name).replace(folder / name)

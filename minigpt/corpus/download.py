@@ -51,7 +51,8 @@ def fetch_checked(path: Path, expected: str, name: str, download: Callable[[Path
     if is_complete(path, expected):
         return path
     if os.environ.get("MINIGPT_OFFLINE"):
-        raise FetchError(f"{name} is not in the cache and MINIGPT_OFFLINE forbids fetching it. {_advice(name)}")
+        state = "damaged" if path.is_file() else "not"
+        raise FetchError(f"{name} is {state} in the cache and MINIGPT_OFFLINE forbids fetching it. {_advice(name)}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.unlink(missing_ok=True)

@@ -9,9 +9,17 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from minigpt.config import nearest
+
 Row = dict[str, Any]
 READABLE = (".txt", ".md", ".jsonl", ".csv", ".parquet")
-BYTE_ORDER_MARKS = {b"\xef\xbb\xbf": "utf-8-sig", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
+BYTE_ORDER_MARKS = {  # the longer ones first: UTF-32 begins as UTF-16 does
+    b"\xff\xfe\0\0": "utf-32",
+    b"\0\0\xfe\xff": "utf-32",
+    b"\xef\xbb\xbf": "utf-8-sig",
+    b"\xff\xfe": "utf-16",
+    b"\xfe\xff": "utf-16",
+}
 LONGEST_FIELD = 2**31 - 1  # of a .csv, in characters; Python's own limit is 131,072, and a chapter is longer than that
 
 
@@ -45,7 +53,10 @@ def read_own(path: Path, text_column: str = "text", encoding: str = "utf-8") -> 
 def _read_file(path: Path, name: str, text_column: str, encoding: str) -> Iterator[Row]:
     kind = path.suffix.lower()
     if kind not in READABLE:
-        raise ValueError(f"{name} is of a kind that cannot be read here; use one of {', '.join(READABLE)}.")
+        raise ValueError(
+            f"{name} is of a kind that cannot be read here; use one of {', '.join(READABLE)}. Plain text under another "
+            "name is read when it ends in .txt; a document (.pdf, .docx, .html) has to be saved as text first."
+        )
     if path.stat().st_size == 0:
         raise ValueError(f"{name} is empty; there is nothing to learn from it.")
     if kind == ".parquet":
@@ -61,16 +72,23 @@ def _read_file(path: Path, name: str, text_column: str, encoding: str) -> Iterat
     number = 0
     for number, row in enumerate(rows, start=1):
         if not isinstance(row, dict) or text_column not in row:
-            columns = ", ".join(sorted(row)) if isinstance(row, dict) else f"{type(row).__name__}, not named columns"
+            known = nearest(text_column, [*row]) if isinstance(row, dict) else f" It is {row!r:.60}, not named columns."
             raise ValueError(
-                f"row {number} of {name} has no text in a column {text_column!r}; it has {columns}. "
-                "Name the right one: load_corpus(..., text_column=...)."
+                f"row {number} of {name} has no column {text_column!r}.{known} "
+                "Name the one with the text: load_corpus(..., text_column=...)."
             )
         if not isinstance(row[text_column], str):
             raise ValueError(
                 f"row {number} of {name} has {row[text_column]!r} where text is expected, in the column {text_column!r}; "
                 "fill it, take the row out, or name another column: load_corpus(..., text_column=...)."
             )
+        try:
+            row[text_column].encode()
+        except UnicodeEncodeError:
+            raise ValueError(
+                f"row {number} of {name} holds half of a character (a lone surrogate), as if it was cut in the middle of "
+                "an escape; write the file again, or take the row out."
+            ) from None
         yield {"file": name} | row | {"text": row[text_column]}
     if number == 0:
         raise ValueError(f"{name} has no rows; there is nothing to learn from it.")
@@ -82,8 +100,8 @@ def decode(content: bytes, name: str, encoding: str = "utf-8") -> str:
     zero = content.find(b"\0")
     if mark is None and zero >= 0 and not encoding.lower().startswith(("utf-16", "utf16", "utf-32", "utf32")):
         raise ValueError(
-            f"{name} is a binary file (byte {zero} is zero), not text; convert it to .txt first. If it is a text from "
-            'an old Windows program, load_corpus(..., encoding="utf-16-le") may read it.'
+            f"{name} is a binary file (byte {zero} is zero), not text; save it as plain text, or take it out of the "
+            'folder. If it comes from an old Windows program, load_corpus(..., encoding="utf-16-le") may read it.'
         )
     try:
         return content.decode(mark or encoding).replace("\r\n", "\n").replace("\r", "\n")
@@ -92,8 +110,8 @@ def decode(content: bytes, name: str, encoding: str = "utf-8") -> str:
         if mark:
             raise ValueError(f"{where} It begins as {mark} does, so it may have been cut short.") from None
         raise ValueError(
-            f'{where} If it is an old Western file, load_corpus(..., encoding="cp1252") reads it; '
-            "otherwise save it again as UTF-8."
+            f'{where} If it is an old Western file, load_corpus(..., encoding="cp1252") reads it; common for others are '
+            "gb18030 (Chinese), shift_jis (Japanese), cp1251 (Russian). Or save it again as UTF-8."
         ) from None
     except LookupError:
         raise ValueError(
@@ -108,7 +126,8 @@ def _jsonl_rows(text: str, name: str) -> Iterator[Any]:
                 yield json.loads(line)
             except json.JSONDecodeError as error:
                 raise ValueError(
-                    f"line {number} of {name} is not JSON ({error.msg} at column {error.colno})."
+                    f"line {number} of {name} is not JSON ({error.msg} at column {error.colno}); each line has to be a "
+                    'record of its own, such as {"text": "..."}.'
                 ) from None
 
 
@@ -125,7 +144,9 @@ def _csv_rows(text: str, name: str) -> Iterator[Row]:
                 )
             yield row
     except csv.Error as error:
-        raise ValueError(f"line {table.line_num} of {name} is not CSV ({error}).") from None
+        raise ValueError(
+            f"{name} is not CSV after line {table.line_num} ({error}); a quotation mark inside a text is written twice."
+        ) from None
 
 
 def _parquet_rows(path: Path, name: str) -> Iterator[Row]:

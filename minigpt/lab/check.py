@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import html
 import importlib.resources
+import inspect
 import tomllib
 import traceback
 from collections.abc import Callable
@@ -25,10 +26,11 @@ SEED = 5
 
 @dataclass(frozen=True)
 class Mistake:
-    """What is wrong: the code of a sentence in its topic's file, and the values that it mentions."""
+    """What is wrong: the code of a sentence in its topic's file, the values that it mentions, and whether more is."""
 
     code: str
     values: dict[str, Any]
+    more: bool = False
 
 
 def mistake(code: str, **values: Any) -> Mistake:
@@ -108,14 +110,31 @@ def judge(name: str, answer: Any) -> Verdict:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(SEED)
             found = EXERCISES[name](answer)
-    except (Untouched, NotImplementedError):
-        return Verdict(name, "untouched", f"{sentences['task']} {common['untouched']}")
     except Exception as error:
+        if isinstance(error, Untouched) and _is_written(answer):
+            return Verdict(name, "wrong", common["mistakes"]["nothing_returned"], "nothing_returned")
+        # PyTorch raises NotImplementedError too, for types of number that an operation does not know
+        if isinstance(error, Untouched) or (isinstance(error, NotImplementedError) and "for '" not in str(error)):
+            return Verdict(name, "untouched", f"{sentences['task']} {common['untouched']}")
         return Verdict(name, "wrong", _raised(error), "raised")
     if found is None:
         return Verdict(name, "right", sentences["right"])
-    sentence = sentences["mistakes"].get(found.code) or common["mistakes"][found.code]
-    return Verdict(name, "wrong", sentence.format(**found.values), found.code)
+    return Verdict(name, "wrong", _sentence(found, topic, short), found.code)
+
+
+def _sentence(found: Mistake, topic: str, short: str) -> str:
+    """What is said about a mistake: in the words of the exercise, else of its topic, else those that all topics share."""
+    own, common = messages(topic), messages()
+    tables = (own[short]["mistakes"], own.get("mistakes", {}), common["mistakes"])
+    sentence = next(table[found.code] for table in tables if found.code in table).format(**found.values)
+    hint = own[short].get("hint") if tables[2].get(found.code) and found.code != "not_a_tensor" else None
+    return " ".join(filter(None, (sentence, common["more"] if found.more else None, hint)))
+
+
+def _is_written(answer: Any) -> bool:
+    """Whether a function does anything: it has a variable of its own, or uses a name that is not its argument."""
+    code = getattr(answer, "__code__", None)
+    return bool(code and (code.co_names or code.co_nlocals > len(inspect.signature(answer).parameters)))
 
 
 def _raised(error: Exception) -> str:
@@ -133,12 +152,16 @@ def compare(got: Any, expected: torch.Tensor, tolerance: float = 1e-5) -> Mistak
     """The mistakes that any tensor answer can make: its type, its shape, NaN, and where it first differs."""
     if not isinstance(got, torch.Tensor):
         return mistake("not_a_tensor", kind=type(got).__name__)
+    if got.is_complex():
+        return mistake("not_a_tensor", kind="complex tensor")
     if got.shape != expected.shape:
         return mistake("shape", got=tuple(got.shape), expected=tuple(expected.shape))
     if not torch.isfinite(got.float()).all():
         return mistake("not_finite", share=f"{1 - torch.isfinite(got.float()).float().mean():.0%}")
     far = (got.float() - expected.float()).abs() > tolerance * (1 + expected.float().abs())
     if far.any():
+        if not expected.dim():
+            return mistake("value", got=f"{got:.4g}", expected=f"{expected:.4g}")
         where = tuple(int(i) for i in far.nonzero()[0])
         return mistake("values", where=where, got=f"{got[where]:.4g}", expected=f"{expected[where]:.4g}")
     return None

@@ -49,6 +49,7 @@ class Expectation:
 
     @property
     def ok(self) -> bool:
+        """Whether the value lies in the band."""
         return self.place == "in"
 
     def __repr__(self) -> str:
@@ -82,13 +83,21 @@ def _parse(text: str) -> dict[str, Band]:
 
 
 def expect(name: str, value: Any) -> None:
-    """Show whether `value` lies in the band `name`; never stops the notebook. ValueError for a name without a band."""
+    """Show whether `value` lies in the band `name`; a value outside stops nothing. Errors as `compare`."""
     display(compare(name, value))
 
 
 def compare(name: str, value: Any, path: Path | None = None) -> Expectation:
-    """What `expect` shows. `path` is a file of bands other than the package's own."""
+    """What `expect` shows. `path` is a file of bands other than the package's own.
+
+    Raises:
+        ValueError: there is no band of that name, or the value is not one number (None counts as NaN).
+    """
     bands = read_bands(path)
     if name not in bands:
         raise ValueError(f"there is no band {name!r}.{nearest(name, list(bands))}")
-    return Expectation(name, math.nan if value is None else float(value), bands[name])
+    try:
+        number = math.nan if value is None else float(getattr(value, "detach", lambda: value)())
+    except (TypeError, ValueError, RuntimeError):
+        raise ValueError(f"{name} is one number, and this is a {type(value).__name__}: {str(value)[:60]}.") from None
+    return Expectation(name, number, bands[name])

@@ -2,7 +2,7 @@
 
 Each is shown together with a still picture and words: where no front end is attached (nbval, HTML, a viewer on the web)
 those are what one sees. Clicks that come while a cell runs are handled by the kernel's subshells (JupyterLab 4.4 and
-ipykernel 7 or later); elsewhere the interrupt button stops a training just as cleanly.
+ipykernel 7.0 to 7.3); elsewhere the interrupt button stops a training just as cleanly.
 """
 
 from __future__ import annotations
@@ -19,12 +19,14 @@ from IPython.display import DisplayHandle, display
 from minigpt.config import SampleConfig
 from minigpt.generate import next_token_probabilities, stream
 from minigpt.lab import plots
-from minigpt.lab.plots import Picture
+from minigpt.lab.picture import Picture, draw
 from minigpt.model import GPT
 from minigpt.tokenizer import Tokenizer
 
 WIDE = ipywidgets.Layout(width="97%")
 NATURAL = {"description_width": "initial"}
+ROW = ipywidgets.Layout(flex_flow="row wrap", align_items="flex-start")  # what has no room goes below
+OWN_SIZE = ipywidgets.Layout(align_self="flex-start")  # a picture stretched to the width of its box is blurred
 MOST_TOKENS = 40  # labels beyond that overlap
 
 
@@ -37,6 +39,18 @@ def _show(widget: ipywidgets.Widget, still: Picture, handle: DisplayHandle | Non
         return display(data, metadata=metadata, raw=True, display_id=True)
     handle.update(data, metadata=metadata, raw=True)
     return handle
+
+
+def _still(make: Callable[[], Picture]) -> Picture:
+    """The picture, or one that says why there is none: a still view may not stop a notebook either."""
+    try:
+        return make()
+    except ValueError as error:
+        return draw(lambda figure: None, str(error), "", size=(7, 0.3))
+
+
+def _device(model: GPT) -> torch.device:
+    return next(model.parameters()).device
 
 
 def _text(content: str, colour: str = "inherit") -> str:
@@ -54,31 +68,34 @@ class LiveCurve:
 
     def __init__(self, sample: Callable[[], str] | None = None, title: str = "Loss while training"):
         self.sample, self.title = sample, title
-        self.bar = ipywidgets.IntProgress(layout=ipywidgets.Layout(width="40%"))
+        self.bar = ipywidgets.IntProgress(layout=ipywidgets.Layout(width="25%"))
         self.label = ipywidgets.Label()
-        self.stop = ipywidgets.Button(
-            description="Stop", icon="stop", tooltip="End after the current update; what is learned stays learned"
-        )
-        self.image = ipywidgets.Image(format="png", layout=ipywidgets.Layout(max_width="720px"))
+        about, narrow = "End after the current update; what is learned stays learned", ipywidgets.Layout(width="90px")
+        self.stop = ipywidgets.Button(description="Stop", icon="stop", tooltip=about, layout=narrow)
+        self.stop.on_click(lambda _: self._stop())
+        self.image = ipywidgets.Image(format="png", layout=OWN_SIZE)
         self.text = ipywidgets.HTML(layout=WIDE)
-        self.box = ipywidgets.VBox([ipywidgets.HBox([self.bar, self.stop, self.label]), self.image, self.text])
+        state = ipywidgets.HBox([self.bar, self.stop, self.label], layout=ROW)
+        self.box = ipywidgets.VBox([state, self.image, self.text])
         self._handle: DisplayHandle | None = None
+        self._trainer: Any = None
         self._drawn = self._told = 0.0
 
-    def _picture(self, trainer: Any) -> Picture:
-        png = plots.loss(trainer.history, self.title).png
+    def _picture(self, trainer: Any, max_steps: int | None = None) -> Picture:
+        png = plots.loss(trainer.history, self.title, max_steps=max_steps).png
         return Picture(png, f"{self.title}. Line chart of training and validation loss against updates, drawn live.")
 
     def on_start(self, trainer: Any) -> None:
         self.bar.max, self.bar.value = trainer.config.max_steps, trainer.step
         self.stop.disabled = False
-        self.stop.on_click(lambda _: self._stop(trainer))
+        self._trainer = trainer
         self._began, self._first = time.perf_counter(), trainer.step
-        self.image.value = self._picture(trainer).png
-        self._handle = _show(self.box, self._picture(trainer))
+        still = self._picture(trainer)
+        self.image.value = still.png
+        self._handle = _show(self.box, still)
 
-    def _stop(self, trainer: Any) -> None:
-        trainer.stop()
+    def _stop(self) -> None:
+        self._trainer.stop()
         self.stop.disabled = True
         self.label.value = "stopping after this update"
 
@@ -89,12 +106,11 @@ class LiveCurve:
             left = (now - self._began) / (done - self._first) * (config.max_steps - done)
             self.bar.value = done
             speed = f"{row['tokens'] / row['seconds']:,.0f} tokens/s"
-            self.label.value = (
-                f"update {done} of {config.max_steps}, loss {row['train_loss']:.2f}, {speed}, {left:.0f} s left"
-            )
+            rest = f"{left:.0f} s left" if left < 100 else f"{left / 60:.0f} min left"
+            self.label.value = f"update {done} of {config.max_steps}, loss {row['train_loss']:.2f}, {speed}, {rest}"
             self._told = now
         if now - self._drawn > 2:
-            self.image.value = self._picture(trainer).png
+            self.image.value = self._picture(trainer, trainer.config.max_steps).png
             self._drawn = time.perf_counter()
 
     def on_eval(self, trainer: Any, row: dict[str, float]) -> None:
@@ -118,45 +134,51 @@ class Playground:
         self.model, self.tokenizer = model, tokenizer
         about = SampleConfig.describe()
         slider, whole = ipywidgets.FloatSlider, ipywidgets.IntSlider
-        common = {"continuous_update": False, "style": NATURAL}
+        layout = ipywidgets.Layout(width="300px")
+        common = {"continuous_update": False, "style": {"description_width": "95px"}, "layout": layout}
         self.prompt = ipywidgets.Textarea(value=prompt, description="Prompt", layout=WIDE, rows=2, style=NATURAL)
         self.temperature = slider(0.8, min=0, max=2, step=0.1, description="temperature", **common)
         self.top_k = whole(50, min=1, max=min(200, tokenizer.vocab_size), description="top-k", **common)
         self.top_p = slider(1.0, min=0.05, max=1, step=0.05, description="top-p", **common)
         self.seed = whole(1, min=0, max=99, description="seed", **common)
-        self.length = whole(120, min=10, max=400, step=10, description="tokens to write", **common)
+        self.length = whole(120, min=10, max=400, step=10, description="length", **common)
         for name in ("temperature", "top_k", "top_p", "seed"):
             getattr(self, name).tooltip = about[name]
         self.length.tooltip = about["max_new_tokens"]
         self.write = ipywidgets.Button(description="Write", icon="pencil", button_style="primary")
         self.write.on_click(lambda _: self._guard(self._write))
-        self.image = ipywidgets.Image(format="png", layout=ipywidgets.Layout(max_width="640px"))
-        self.text = ipywidgets.HTML(layout=WIDE)
+        beside = ipywidgets.Layout(flex="1 1 360px", min_width="0", max_width="630px")
+        self.image = ipywidgets.Image(format="png", layout=beside)
+        self.note, self.text = ipywidgets.HTML(layout=WIDE), ipywidgets.HTML(layout=WIDE)
         for control in (self.prompt, self.temperature, self.top_k, self.top_p):
             control.observe(lambda _: self._guard(self._draw), names="value")
         knobs = ipywidgets.VBox([self.temperature, self.top_k, self.top_p, self.seed, self.length, self.write])
-        self.box = ipywidgets.VBox([self.prompt, ipywidgets.HBox([knobs, self.image]), self.text])
+        middle = ipywidgets.HBox([knobs, self.image], layout=ROW)
+        self.box = ipywidgets.VBox([self.prompt, middle, self.note, self.text])
         self._guard(self._draw)
 
     def _guard(self, action: Callable[[], None]) -> None:
+        self.note.value = ""
         try:
             action()
         except ValueError as error:  # an empty prompt, an unknown character: said in the widget, not as a traceback
-            self.text.value = _text(str(error), "#D55E00")
+            self.note.value = _text(str(error), "#D55E00")
 
     def _options(self) -> dict[str, Any]:
         return {"temperature": self.temperature.value, "top_k": self.top_k.value, "top_p": self.top_p.value}
 
     def _ids(self) -> list[int]:
-        ids = self.tokenizer.encode(self.prompt.value)[-self.model.config.context_length :]
+        ids, most = self.tokenizer.encode(self.prompt.value), self.model.config.context_length
         if not ids:
             raise ValueError("The prompt is empty. Type at least one character for the model to go on from.")
-        return ids
+        if len(ids) > most:
+            self.note.value = _text(f"The model sees the last {most} of the prompt's {len(ids)} tokens.")
+        return ids[-most:]
 
     def picture(self) -> Picture:
         """The ten likeliest next tokens under the present settings."""
         with torch.inference_mode():
-            logits = self.model(torch.tensor([self._ids()]))[0][:, -1]
+            logits = self.model(torch.tensor([self._ids()], device=_device(self.model)))[0][:, -1]
         probability = next_token_probabilities(logits, SampleConfig.make(**self._options()))[0]
         best = probability.topk(min(10, len(probability)))
         labels = self.tokenizer.token_strings(best.indices.tolist())
@@ -167,18 +189,21 @@ class Playground:
 
     def _draw(self) -> None:
         self.image.value = self.picture().png
-        if "D55E00" in self.text.value:
-            self.text.value = ""
 
     def _write(self) -> None:
         prompt, ids = self.prompt.value, self._ids()
+        options = self._options() | {"max_new_tokens": self.length.value, "seed": self.seed.value}
         written: list[int] = []
         shown = 0.0
-        for token in stream(self.model, ids, max_new_tokens=self.length.value, seed=self.seed.value, **self._options()):
-            written.append(token)
-            if time.perf_counter() - shown > 0.1:
-                self._tell(prompt, written)
-                shown = time.perf_counter()
+        self.write.disabled = True  # else impatient clicks queue up
+        try:
+            for token in stream(self.model, ids, **options):
+                written.append(token)
+                if time.perf_counter() - shown > 0.1:
+                    self._tell(prompt, written)
+                    shown = time.perf_counter()
+        finally:
+            self.write.disabled = False
         self._tell(prompt, written)
 
     def _tell(self, prompt: str, written: list[int]) -> None:
@@ -190,7 +215,7 @@ def playground(model: GPT, tokenizer: Tokenizer, prompt: str = "ROMEO:\n") -> No
     """Show a playground for a trained model: turn the knobs, see the next token's distribution move, press Write."""
     model.eval()
     made = Playground(model, tokenizer, prompt)
-    _show(made.box, made.picture())
+    _show(made.box, _still(made.picture))
 
 
 class AttentionViewer:
@@ -203,10 +228,10 @@ class AttentionViewer:
         self.layer = ipywidgets.IntSlider(layer, max=model.config.n_layer - 1, description="layer", **common)
         self.head = ipywidgets.IntSlider(head, max=model.config.n_head - 1, description="head", **common)
         self.note = ipywidgets.HTML(layout=WIDE)
-        self.image = ipywidgets.Image(format="png", layout=ipywidgets.Layout(max_width="680px"))
-        self.overview = ipywidgets.Image(format="png", layout=ipywidgets.Layout(max_width="680px"))
-        sliders = ipywidgets.HBox([self.layer, self.head])
-        self.box = ipywidgets.VBox([self.text, sliders, self.note, self.image, self.overview])
+        self.image = ipywidgets.Image(format="png", layout=OWN_SIZE)
+        self.overview = ipywidgets.Image(format="png", layout=OWN_SIZE)
+        sliders = ipywidgets.HBox([self.layer, self.head], layout=ROW)
+        self.box = ipywidgets.VBox([self.text, sliders, self.note, self.overview, self.image])
         for control in (self.text, self.layer, self.head):
             control.observe(lambda _: self._draw(), names="value")
         self._draw()
@@ -223,7 +248,8 @@ class AttentionViewer:
     def pictures(self) -> tuple[Picture, Picture]:
         """The chosen head as a large heat map, and all heads of its layer as small ones."""
         ids = self._ids()
-        maps = self.model.attention_maps(torch.tensor([ids]))[self.layer.value][0]  # (H, T, T)
+        idx = torch.tensor([ids], device=_device(self.model))
+        maps = self.model.attention_maps(idx)[self.layer.value][0]  # (H, T, T)
         labels = self.tokenizer.token_strings(ids)
         title = f"Layer {self.layer.value}, head {self.head.value}: where each token (row) looks"
         one = plots.heatmap(
@@ -251,4 +277,4 @@ class AttentionViewer:
 def attention_viewer(model: GPT, tokenizer: Tokenizer, text: str, layer: int = 0, head: int = 0) -> None:
     """Show the attention of one head as a heat map, with sliders for layer and head and a box for a text of your own."""
     made = AttentionViewer(model, tokenizer, text, layer, head)
-    _show(made.box, made.pictures()[0])
+    _show(made.box, _still(lambda: made.pictures()[0]))

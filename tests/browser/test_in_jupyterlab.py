@@ -1,0 +1,170 @@
+"""The widgets as a learner meets them: in JupyterLab, in a real browser, with clicks and keys.
+
+Skipped where no Chromium, Chrome or Edge is installed; `-k "not browser"` leaves them out.
+"""
+
+import re
+import shutil
+
+import nbformat
+import pytest
+from lab_page import browse, find_browser, open_notebook, run_all_cells, serve
+
+from minigpt.course import NOTEBOOKS
+
+pytest.importorskip("playwright", reason="playwright is not installed")
+pytestmark = pytest.mark.skipif(find_browser() is None, reason="no Chromium, Chrome or Edge is installed")
+
+TINY = """
+import numpy as np
+import torch
+from minigpt import GPT, CharTokenizer, GPTConfig, TokenData, TrainConfig, Trainer
+from minigpt.lab.widgets import LiveCurve, attention_viewer, playground
+_ = torch.manual_seed(0)
+text = "the cat sat on the mat. " * 40
+tokenizer = CharTokenizer.train([text])
+model = GPT(GPTConfig(vocab_size=tokenizer.vocab_size, n_layer=2, n_head=2, n_embd=16, context_length=32))
+"""
+TRAIN = """
+data = TokenData(np.array(tokenizer.encode(text)), 8)
+endless = TrainConfig(max_steps=10**6, batch_size=4, eval_every=100, eval_batches=1, precision="fp32")
+history = Trainer(model, data, data, endless, callbacks=[LiveCurve(lambda: "what it writes")]).fit()
+"""
+AFTERWARDS = """print("stopped early:", history.stopped_early, "after", len(history.rows))"""
+CUT_OFF = "labels => labels.filter(one => one.scrollWidth > one.clientWidth).map(one => one.textContent)"
+PIXELS = """image => {
+    const canvas = document.createElement("canvas");
+    [canvas.width, canvas.height] = [image.naturalWidth, image.naturalHeight];
+    canvas.getContext("2d").drawImage(image, 0, 0);
+    return canvas.toDataURL();
+}"""
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory):
+    with serve(tmp_path_factory.mktemp("root")) as lab:
+        yield lab
+
+
+@pytest.fixture(scope="module")
+def profile(lab):
+    with browse(lab) as profile:
+        yield profile
+
+
+@pytest.fixture(scope="module")
+def kernel(lab):
+    """One for all tests, as it takes seconds to import torch."""
+    return lab.ask("/api/kernels", {"name": "python3"})["id"]
+
+
+@pytest.fixture
+def page(lab, profile):
+    page = profile.new_page()
+    yield page
+    questions = page.locator(".jp-Dialog, .Toastify__toast").all_text_contents()
+    page.close()
+    assert questions == []
+    assert lab.asked_outside == []
+
+
+@pytest.fixture
+def run(page, lab, kernel):
+    """Opens a notebook of these cells on the page and runs it; returns its path."""
+
+    def run(*cells):
+        path = f"{len(list(lab.root.iterdir()))}.ipynb"
+        lab.write(path, *cells)
+        lab.ask("/api/sessions", {"path": path, "name": path, "type": "notebook", "kernel": {"id": kernel}})
+        open_notebook(page, lab, path)
+        run_all_cells(page)
+        return path
+
+    yield run
+    lab.ask(f"/api/kernels/{kernel}/interrupt", {})  # ends a training that a failed test has left
+
+
+def only_picture(page):
+    pictures = page.locator(".jp-OutputArea-output img")
+    pictures.first.wait_for()
+    assert pictures.count() == 1  # the widget's, without the still one beside it
+    return pictures
+
+
+def changes(picture, action):
+    """Whether an action makes another picture; it never returns where it does not."""
+    before = picture.evaluate(PIXELS)
+    action()
+    picture.page.wait_for_function(
+        f"([image, before]) => image.complete && ({PIXELS})(image) !== before", arg=[picture.element_handle(), before]
+    )
+    return True
+
+
+def press_right(page, slider):
+    page.locator(".widget-hslider").filter(has_text=slider).locator(".noUi-handle").press("ArrowRight")
+
+
+def test_the_curve_moves_while_a_cell_trains_and_stop_ends_it_after_the_current_update(page, run):
+    run(TINY, TRAIN, AFTERWARDS)
+    picture, label = only_picture(page), page.locator(".widget-label").filter(has_text="update")
+    label.filter(has_text=re.compile(r"update \d+ of 1000000, loss")).wait_for()
+    said = label.text_content()
+    assert changes(picture, lambda: label.filter(has_not_text=said).wait_for())
+    page.get_by_text("what it writes", exact=True).wait_for()
+
+    page.get_by_role("button", name="Stop").click()
+    label.filter(has_text=re.compile(r"^stopped after \d+ updates$")).wait_for()
+    updates = re.search(r"\d+", label.text_content())[0]
+    page.get_by_text(f"stopped early: True after {updates}", exact=True).wait_for()
+    assert page.get_by_role("button", name="Stop").is_disabled()
+    only_picture(page)
+
+
+def test_the_playground_follows_sliders_and_prompt_and_writes(page, run):
+    run(TINY, 'playground(model, tokenizer, prompt="the cat")')
+    picture, prompt = only_picture(page), page.get_by_label("Prompt")
+    assert page.locator(".widget-label").evaluate_all(CUT_OFF) == []
+    assert changes(picture, lambda: press_right(page, "temperature"))
+    assert changes(picture, lambda: prompt.fill("on the m"))
+
+    page.get_by_role("button", name="Write").click()
+    page.locator(".widget-html").filter(has_text=re.compile("^on the m.{100}")).wait_for()
+
+    prompt.fill("")
+    page.get_by_text("The prompt is empty").wait_for()
+    prompt.fill("the ?")
+    page.get_by_text("'?'").wait_for()
+
+
+def test_the_attention_viewer_shows_each_layer_and_head_over_the_learners_own_text(page, run):
+    run(TINY, 'attention_viewer(model, tokenizer, "the cat sat")')
+    overview, chosen = (page.locator(".jp-OutputArea-output img").nth(i) for i in range(2))
+    assert changes(chosen, lambda: press_right(page, "head"))
+    assert changes(overview, lambda: press_right(page, "layer"))
+
+    def write():
+        page.get_by_label("Text").fill("on the mat.")
+        page.get_by_label("Text").press("Enter")
+
+    assert changes(chosen, write)
+
+
+def test_a_saved_notebook_shows_what_its_widgets_showed_when_its_kernel_is_gone(page, lab, run):
+    path = run(TINY, 'playground(model, tokenizer, prompt="the cat")')
+    only_picture(page)
+    with page.expect_response(lambda answer: path in answer.url and answer.request.method == "PUT"):
+        page.keyboard.press("ControlOrMeta+s")
+    shutil.copy(lab.root / path, lab.root / "again.ipynb")
+    open_notebook(page, lab, "again.ipynb")
+    only_picture(page)
+    assert page.get_by_label("Prompt").input_value() == "the cat"
+
+
+def test_the_stored_course_opens_with_its_still_pictures_and_asks_nothing(page, lab):
+    first = NOTEBOOKS / "00_start_here.ipynb"
+    shutil.copy(first, lab.root)
+    open_notebook(page, lab, first.name)
+    page.locator(".jp-RenderedImage img").first.wait_for(state="attached")
+    assert page.get_by_text("Error displaying widget").count() == 0
+    assert nbformat.read(first, 4).metadata.kernelspec.name == "python3"
