@@ -8,8 +8,6 @@ moved there when all are complete: a full disk or a killed process leaves the ea
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Callable
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -20,42 +18,9 @@ from safetensors.torch import load_file, save_file
 
 from minigpt import interop
 from minigpt.config import GPTConfig
+from minigpt.files import Files, as_text, write_atomically
 from minigpt.model import GPT
 from minigpt.tokenizer import Tokenizer, load_tokenizer
-
-Files = dict[str, Callable[[Path], Any]]
-
-
-def write_atomically(folder: Path, files: Files) -> None:
-    """Write files, a name and a function that writes to the path it is given, into `folder`: all of them or none.
-
-    Raises:
-        OSError: the disk is full or not writable. What was there before is untouched, and no debris is left.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    beside = {name: folder / f".{name}.{os.getpid()}.part" for name in files}
-    name = ""
-    try:
-        for name, write in files.items():
-            write(beside[name])
-        for name, path in beside.items():
-            os.replace(path, folder / name)
-    except (
-        OSError,
-        RuntimeError,
-        SafetensorError,
-    ) as error:  # the last two are a full disk, as torch and safetensors say
-        raise OSError(
-            f"could not write {name} ({error}). What was saved there before is untouched; "
-            f"free some space on the disk that holds {folder.name} and save again."
-        ) from error
-    finally:
-        for path in beside.values():
-            path.unlink(missing_ok=True)
-
-
-def _text(content: str) -> Callable[[Path], Any]:
-    return lambda path: path.write_text(content, encoding="utf-8")
 
 
 def _model_files(model: GPT, dtype: torch.dtype | None) -> Files:
@@ -71,7 +36,7 @@ def _model_files(model: GPT, dtype: torch.dtype | None) -> Files:
     weights = {name: tensor.to(dtype).contiguous() for name, tensor in weights.items()}
     return {
         "model.safetensors": lambda path: save_file(weights, path, metadata={"format": "pt"}),
-        "config.json": _text(json.dumps(fields, indent=2)),
+        "config.json": as_text(json.dumps(fields, indent=2)),
     }
 
 
@@ -131,9 +96,9 @@ def save_checkpoint(
     dtype: torch.dtype | None = None,
 ) -> None:
     """Write the whole folder; `training` (how the model came to be) becomes training.json. Raises as `save_model`."""
-    files = _model_files(model, dtype) | {"tokenizer.json": _text(tokenizer.to_json())}
+    files = _model_files(model, dtype) | {"tokenizer.json": as_text(tokenizer.to_json())}
     if training is not None:
-        files["training.json"] = _text(json.dumps(training, indent=2))
+        files["training.json"] = as_text(json.dumps(training, indent=2))
     write_atomically(Path(folder), files)
 
 

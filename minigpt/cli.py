@@ -12,11 +12,12 @@ from typing import Any
 import torch
 
 from minigpt import corpus
-from minigpt.checkpoint import load_checkpoint, save_checkpoint, write_atomically
+from minigpt.checkpoint import load_checkpoint, save_checkpoint
 from minigpt.config import GPTConfig, SampleConfig, TrainConfig
 from minigpt.corpus.batching import pack
 from minigpt.doctor import diagnose
 from minigpt.evaluate import bits_per_byte
+from minigpt.files import as_text, write_atomically
 from minigpt.generate import stream
 from minigpt.model import GPT
 from minigpt.tokenizer import BPETokenizer
@@ -163,7 +164,7 @@ def _train(options: argparse.Namespace) -> int:
     train_data, val_data = pack(
         dataset, tokenizer, options.folder / "packed", context_length=shape.context_length, seed=config.seed
     )
-    write_atomically(options.folder, {RUN_FILE: lambda path: path.write_text(json.dumps(choices, indent=2))})
+    write_atomically(options.folder, {RUN_FILE: as_text(json.dumps(choices, indent=2))})
     torch.manual_seed(config.seed)
     model = GPT(shape)
     print(

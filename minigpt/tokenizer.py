@@ -17,6 +17,8 @@ from typing import Protocol
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
+from minigpt.files import as_text, write_atomically
+
 END_OF_TEXT = "<|endoftext|>"
 PIECE = 10_000  # characters
 BETWEEN_WORDS = re.compile(r"(?<=\S)(?= \S)|(?<=\S\n)(?=\S)")
@@ -70,14 +72,7 @@ def _check_ids(ids: Sequence[int], vocab_size: int) -> list[int]:
 
 
 def _save(tokenizer: Tokenizer, folder: str | PathLike) -> None:
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    beside = folder / ".tokenizer.json.part"  # a full disk leaves the earlier file as it was
-    try:
-        beside.write_text(tokenizer.to_json(), encoding="utf-8")
-        beside.replace(folder / "tokenizer.json")
-    finally:
-        beside.unlink(missing_ok=True)
+    write_atomically(Path(folder), {"tokenizer.json": as_text(tokenizer.to_json())})
 
 
 class CharTokenizer:

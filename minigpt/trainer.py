@@ -21,9 +21,9 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from minigpt.checkpoint import write_atomically
 from minigpt.config import TrainConfig
 from minigpt.evaluate import evaluate_loss
+from minigpt.files import write_atomically
 from minigpt.optim import learning_rate_at, make_optimizer
 
 RESUME_FILE = "resume.pt"

@@ -7,7 +7,7 @@ from conftest import FAMILIES, TINY, make_model
 from safetensors.torch import save_file
 
 from minigpt import GPT, BPETokenizer, GPTConfig, load_checkpoint, save_checkpoint
-from minigpt.checkpoint import write_atomically
+from minigpt.files import write_atomically
 
 TOKENIZER = BPETokenizer.train(["the cat sat on the mat. " * 20], vocab_size=270)
 IDX = torch.randint(0, 31, (2, 8), generator=torch.Generator().manual_seed(2))

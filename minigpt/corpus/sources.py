@@ -6,6 +6,7 @@ without a network ever after.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib.resources
 import os
@@ -24,6 +25,7 @@ from minigpt.config import nearest
 from minigpt.corpus import download, parse
 from minigpt.corpus.download import FetchError
 from minigpt.corpus.own_text import read_own
+from minigpt.files import write_atomically
 
 DEFAULT = "shakespeare"
 COURSE_SOURCES = ("shakespeare",)  # what the notebooks use
@@ -150,12 +152,8 @@ def load_corpus(name: str | PathLike | None = None, *, text_column: str = "text"
         except Exception:  # a damaged file, in the many types of its reader: it is made again
             rows.unlink()
     dataset = Dataset.from_list(list(parser(path, source.files)))
-    beside = rows.with_suffix(f".{os.getpid()}.part")
-    try:
-        pyarrow.parquet.write_table(dataset.data.table, beside)
-        os.replace(beside, rows)
-    except OSError:  # a full disk: the rows are in memory, which is enough for today
-        beside.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # a full disk: the rows are in memory, which is enough for today
+        write_atomically(rows.parent, {rows.name: lambda path: pyarrow.parquet.write_table(dataset.data.table, path)})
     return dataset
 
 
