@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
 import shutil
 import socket
@@ -61,10 +62,9 @@ class Lab:
         made.metadata["kernelspec"] = KERNEL
         nbformat.write(made, self.root / name)
 
-    def ask(self, path: str, what: dict[str, Any] | None = None) -> Any:
-        """The server's answer to one request, a POST when it says what."""
-        body = None if what is None else json.dumps(what).encode()
-        asked = urllib.request.Request(self.url + path, body, {"Authorization": f"token {self.token}"})
+    def ask(self, path: str, method: str = "GET") -> Any:
+        """The server's answer to one request."""
+        asked = urllib.request.Request(self.url + path, None, {"Authorization": f"token {self.token}"}, method=method)
         with urllib.request.urlopen(asked) as answer:
             return json.loads(answer.read() or "null")
 
@@ -82,6 +82,7 @@ def serve(root: Path) -> Iterator[Lab]:
         places = ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR")
         places += ("JUPYTERLAB_SETTINGS_DIR", "JUPYTERLAB_WORKSPACES_DIR")
         environment = os.environ | {place: str(Path(private, place)) for place in places}
+        environment["OMP_NUM_THREADS"] = "1"  # two threads wait for each other when the machine has other work
         with Path(private, "log").open("w+b") as log:
             command += [f"--{name}={value}" for name, value in options.items()]
             server = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
@@ -90,7 +91,7 @@ def serve(root: Path) -> Iterator[Lab]:
                 yield lab
             finally:
                 with suppress(urllib.error.URLError):
-                    lab.ask("/api/shutdown", {})
+                    lab.ask("/api/shutdown", "POST")
                 try:
                     server.wait(20)
                 except subprocess.TimeoutExpired:
@@ -140,6 +141,7 @@ def open_notebook(page: Any, lab: Lab, path: str) -> None:
 
 
 def run_all_cells(page: Any) -> None:
-    """As a learner does: from the menu."""
+    """As a learner does: from the menu. Raises Playwright's TimeoutError when the first cell has not begun."""
     page.get_by_role("menuitem", name="Run", exact=True).click()
     page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
+    page.locator(".jp-InputPrompt").filter(has_text=re.compile(r"\[(\*|\d+)\]")).first.wait_for()

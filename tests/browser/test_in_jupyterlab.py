@@ -27,7 +27,7 @@ model = GPT(GPTConfig(vocab_size=tokenizer.vocab_size, n_layer=2, n_head=2, n_em
 """
 TRAIN = """
 data = TokenData(np.array(tokenizer.encode(text)), 8)
-endless = TrainConfig(max_steps=10**6, batch_size=4, eval_every=100, eval_batches=1, precision="fp32")
+endless = TrainConfig(max_steps=10**6, batch_size=4, eval_every=20, eval_batches=1, precision="fp32")
 history = Trainer(model, data, data, endless, callbacks=[LiveCurve(lambda: "what it writes")]).fit()
 """
 AFTERWARDS = """print("stopped early:", history.stopped_early, "after", len(history.rows))"""
@@ -52,16 +52,11 @@ def profile(lab):
         yield profile
 
 
-@pytest.fixture(scope="module")
-def kernel(lab):
-    """One for all tests, as it takes seconds to import torch."""
-    return lab.ask("/api/kernels", {"name": "python3"})["id"]
-
-
 @pytest.fixture
 def page(lab, profile):
     page = profile.new_page()
     yield page
+    print(page.locator("body").inner_text())  # shown when the test failed
     questions = page.locator(".jp-Dialog, .Toastify__toast").all_text_contents()
     page.close()
     assert questions == []
@@ -69,19 +64,19 @@ def page(lab, profile):
 
 
 @pytest.fixture
-def run(page, lab, kernel):
-    """Opens a notebook of these cells on the page and runs it; returns its path."""
+def run(page, lab):
+    """Opens a notebook of these cells on the page and runs it, with a kernel of its own; returns its path."""
 
     def run(*cells):
         path = f"{len(list(lab.root.iterdir()))}.ipynb"
         lab.write(path, *cells)
-        lab.ask("/api/sessions", {"path": path, "name": path, "type": "notebook", "kernel": {"id": kernel}})
         open_notebook(page, lab, path)
         run_all_cells(page)
         return path
 
     yield run
-    lab.ask(f"/api/kernels/{kernel}/interrupt", {})  # ends a training that a failed test has left
+    for session in lab.ask("/api/sessions"):
+        lab.ask(f"/api/sessions/{session['id']}", method="DELETE")  # and with it what a failed test left running
 
 
 def only_picture(page):
