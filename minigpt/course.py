@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,12 +39,13 @@ SLACK = 1.5  # the minutes that a head states are those of a quiet machine
 class MemoryMeter:
     """Peak memory, in bytes, of a process and its children, looked at ten times a second while it is open.
 
-    It adds up what each process holds in memory (the resident set). Pages that several processes share count for each
-    of them, so the sum is never less than what a container counts.
+    It adds up all that the process holds in memory (its resident set), and what each of its children does not share with
+    another: a forked worker has nearly everything from its parent.
     """
 
     def __init__(self, pid: int):
-        self.process, self.peak = psutil.Process(pid), 0
+        self.process = psutil.Process(pid)
+        self.peak = resident(self.process)
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
@@ -58,18 +60,19 @@ class MemoryMeter:
     def _watch(self) -> None:
         while not self._closed.is_set():
             try:
-                family = [self.process, *self.process.children(recursive=True)]
+                self.peak = max(self.peak, resident(self.process))
             except psutil.NoSuchProcess:
                 return
-            self.peak = max(self.peak, sum(map(_resident, family)))
             self._closed.wait(0.1)
 
 
-def _resident(process: psutil.Process) -> int:
-    try:
-        return process.memory_info().rss
-    except psutil.Error:  # a child that ended while we looked
-        return 0
+def resident(process: psutil.Process) -> int:
+    """Bytes of memory that a process holds, with what its children do not share."""
+    total = process.memory_info().rss
+    for child in process.children(recursive=True):
+        with suppress(psutil.Error):  # it ended while we looked
+            total += child.memory_full_info().uss
+    return total
 
 
 def stated_seconds(notebook: nbformat.NotebookNode) -> float | None:
