@@ -93,12 +93,12 @@ def test_fetching_brings_all_that_the_course_needs_and_goes_on_after_a_failure(r
 
     def fetch(name):
         asked.append(name)
-        if name == "sotu":
+        if name == "milton":
             raise FetchError("no network today")
 
     monkeypatch.setattr(corpus, "fetch", fetch)
     assert run("data", "fetch") == (0, "", "") and tuple(asked) == corpus.COURSE_SOURCES
-    assert run("data", "fetch", "sotu", "tweets") == (1, "", "minigpt: no network today\n")
+    assert run("data", "fetch", "milton", "tweets") == (1, "", "minigpt: no network today\n")
     assert asked[-1] == "tweets"
 
 

