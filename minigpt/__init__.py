@@ -6,7 +6,8 @@ from minigpt.corpus import load_corpus
 from minigpt.corpus.batching import TokenData, pack
 from minigpt.generate import generate, stream
 from minigpt.model import GPT
-from minigpt.tokenizer import BPETokenizer, CharTokenizer, load_tokenizer
+from minigpt.tokenizer import BPETokenizer, CharTokenizer
+from minigpt.tokenizer_files import load_tokenizer
 from minigpt.trainer import History, Trainer
 
 __version__ = "0.1.0"

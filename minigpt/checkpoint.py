@@ -1,4 +1,4 @@
-"""A trained model as one folder: config.json, model.safetensors, tokenizer.json, training.json.
+"""A trained model as one folder: config.json, model.safetensors, tokenizer.json, tokenizer_config.json, training.json.
 
 The first two follow the Hugging Face layout wherever `transformers` has a model that computes the same, so that what is
 saved here opens there; a shape of our own is saved under our own names. The files are written beside their places and
@@ -20,7 +20,8 @@ from minigpt import interop
 from minigpt.config import GPTConfig
 from minigpt.files import Files, as_text, write_atomically
 from minigpt.model import GPT
-from minigpt.tokenizer import Tokenizer, load_tokenizer
+from minigpt.tokenizer import Tokenizer
+from minigpt.tokenizer_files import load_tokenizer
 
 
 def _model_files(model: GPT, dtype: torch.dtype | None) -> Files:
@@ -96,7 +97,7 @@ def save_checkpoint(
     dtype: torch.dtype | None = None,
 ) -> None:
     """Write the whole folder; `training` (how the model came to be) becomes training.json. Raises as `save_model`."""
-    files = _model_files(model, dtype) | {"tokenizer.json": as_text(tokenizer.to_json())}
+    files = _model_files(model, dtype) | {name: as_text(content) for name, content in tokenizer.to_files().items()}
     if training is not None:
         files["training.json"] = as_text(json.dumps(training, indent=2))
     write_atomically(Path(folder), files)

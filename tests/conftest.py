@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 
 import pytest
 
@@ -27,6 +28,15 @@ FAMILIES = {
     "llama-grouped": GPTConfig.llama(**TINY, n_kv_head=1),
     "qwen3": GPTConfig.llama(**TINY, n_kv_head=1, qk_norm=True, tie_embedding=False),
 }
+
+
+def transformers_tokenizer(folder):
+    """The tokenizer of a folder as `transformers` opens it."""
+    from transformers import AutoTokenizer
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return AutoTokenizer.from_pretrained(folder)
 
 
 def make_model(config: GPTConfig, seed: int = 0) -> GPT:

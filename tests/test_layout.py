@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "minigpt"
 # A module imports from its own floor and from those below. A new module needs its place here.
 FLOORS = [
     {"config", "files", "bootstrap"},
-    {"model", "tokenizer", "optim", "corpus"},
+    {"chat_template", "model", "tokenizer", "tokenizer_files", "optim", "corpus"},
     {"generate", "evaluate", "interop", "checkpoint", "trainer"},
     {"lab"},
     {"doctor", "course", "cli"},
@@ -27,7 +27,9 @@ ONLY = {
     "files": set(),
     "bootstrap": set(),
     "model": {"config"},
-    "tokenizer": {"files"},
+    "chat_template": set(),
+    "tokenizer": {"chat_template", "files"},
+    "tokenizer_files": {"tokenizer"},
     "optim": {"config"},
     "generate": {"config", "model"},
     "evaluate": set(),
@@ -42,7 +44,7 @@ UPWARD = {
 }
 
 LONGEST_FILE = 300  # lines
-LINES_OF_CODE = 3_500  # of the whole. 4,000 is the goal of the finished package; raise this in the commit that needs it
+LINES_OF_CODE = 6_800  # of the whole, nearly half of it in corpus/; raise this in the commit that needs it
 MAY_PRINT = {"cli", "course", "bootstrap"}
 INTERFACES = {  # methods that are documented where the interface is: torch's modules, the trainer's callbacks
     "forward",

@@ -6,8 +6,9 @@ import shlex
 from pathlib import Path
 
 import pytest
+from conftest import transformers_tokenizer
 
-from minigpt import GPTConfig, TrainConfig, cli, load_checkpoint
+from minigpt import GPTConfig, TrainConfig, cli, load_checkpoint, save_checkpoint
 
 FOLDER = Path(__file__).resolve().parents[1] / "data" / "checkpoints" / "shakespeare"
 CARD = (FOLDER / "README.md").read_text(encoding="utf-8")
@@ -35,6 +36,21 @@ def test_the_card_says_what_the_files_hold(said):
 def test_the_weights_are_stored_as_the_card_says():
     assert json.loads((FOLDER / "config.json").read_text(encoding="utf-8"))["dtype"] == "bfloat16"
     assert (FOLDER / "model.safetensors").stat().st_size < 2.01 * MODEL.num_parameters()
+
+
+def test_it_has_every_file_of_a_checkpoint_and_a_card(tmp_path):
+    save_checkpoint(tmp_path, MODEL, TOKENIZER, TRAINING)
+    assert {path.name for path in FOLDER.iterdir()} == {path.name for path in tmp_path.iterdir()} | {"README.md"}
+    config = "tokenizer_config.json"
+    assert (FOLDER / config).read_text(encoding="utf-8") == TOKENIZER.to_files()[config]
+
+
+def test_transformers_opens_its_tokenizer_and_gives_the_same_ids():
+    there, text = transformers_tokenizer(FOLDER), f"HAMLET:\n  To be, or not -- é😀<|endoftext|>\r\n{CARD}"
+    assert there.encode(text, split_special_tokens=True) == TOKENIZER.encode(text)
+    assert there.encode(text) == TOKENIZER.encode(text, allowed_special=True)
+    assert there.decode(TOKENIZER.encode(text)) == text
+    assert (there.eos_token_id, len(there)) == (TOKENIZER.eos_id, TOKENIZER.vocab_size)
 
 
 def test_the_command_on_the_card_has_the_settings_of_the_training():
