@@ -4,6 +4,7 @@ from minigpt.checkpoint import load_checkpoint, save_checkpoint
 from minigpt.config import GPTConfig, SampleConfig, TrainConfig
 from minigpt.corpus import load_corpus
 from minigpt.corpus.batching import TokenData, pack
+from minigpt.corpus.cleaning import clean
 from minigpt.generate import generate, stream
 from minigpt.model import GPT
 from minigpt.tokenizer import BPETokenizer, CharTokenizer
@@ -21,6 +22,7 @@ __all__ = [
     "TokenData",
     "TrainConfig",
     "Trainer",
+    "clean",
     "generate",
     "load_checkpoint",
     "load_corpus",

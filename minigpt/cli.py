@@ -1,4 +1,4 @@
-"""The command `minigpt`: data, train, generate, doctor. Each does what a few lines of a notebook do."""
+"""The command `minigpt`: data, clean, train, generate, bench, doctor. Each does what a few lines of a notebook do."""
 
 from __future__ import annotations
 
@@ -12,9 +12,12 @@ from typing import Any
 import torch
 
 from minigpt import corpus
+from minigpt.bench import bench_clean, bench_memory
 from minigpt.checkpoint import load_checkpoint, save_checkpoint
 from minigpt.config import GPTConfig, SampleConfig, TrainConfig
 from minigpt.corpus.batching import pack
+from minigpt.corpus.cleaning import clean
+from minigpt.corpus.datasheet import save_corpus
 from minigpt.doctor import diagnose
 from minigpt.evaluate import bits_per_byte
 from minigpt.files import as_text, write_atomically
@@ -60,6 +63,13 @@ def _parser() -> argparse.ArgumentParser:
     show.add_argument("--characters", type=int, default=600)
     show.set_defaults(run=_data_show)
 
+    cleaning = commands.add_parser("clean", help="clean a corpus, and write it with its datasheet")
+    cleaning.add_argument("name", help="a source's name, or a file or folder of yours")
+    cleaning.add_argument("folder", type=Path, help="where the corpus, its datasheet and the cache go")
+    cleaning.add_argument("--steps", default=None, help="names with commas between; without, all of them")
+    cleaning.add_argument("--workers", type=int, default=1, help="processes that share the work (1)")
+    cleaning.set_defaults(run=_clean)
+
     about = "train a model; Ctrl-C saves, --resume goes on"
     train = commands.add_parser("train", help=about, argument_default=argparse.SUPPRESS)  # to know what was told
     train.add_argument("folder", type=Path, help="where the checkpoint goes")
@@ -89,6 +99,15 @@ def _parser() -> argparse.ArgumentParser:
     ):
         _add_field(write, SampleConfig, name, kind)
     write.set_defaults(run=_generate)
+
+    bench = commands.add_parser("bench", help="how fast the package is").add_subparsers(required=True)
+    of_cleaning = bench.add_parser("clean", help="each cleaning step in MB/s, beside datatrove where it is installed")
+    of_cleaning.add_argument("--megabytes", type=float, default=4.0, help="of text (4)")
+    of_cleaning.add_argument("--workers", type=int, default=2, help="processes for the whole pipeline (2)")
+    of_cleaning.add_argument(
+        "--memory", type=float, default=None, metavar="GB", help="memory on a stream of GB instead"
+    )
+    of_cleaning.set_defaults(run=_bench_clean)
 
     commands.add_parser("doctor", help="what this machine has, and how to mend what is missing").set_defaults(
         run=_doctor
@@ -124,6 +143,21 @@ def _data_show(options: argparse.Namespace) -> int:
     dataset = corpus.load_corpus(options.name)
     print(f"{options.name}: {len(dataset):,} documents, columns {', '.join(dataset.column_names)}\n")
     print(dataset[0]["text"][: options.characters])
+    return 0
+
+
+def _clean(options: argparse.Namespace) -> int:
+    steps = options.steps.split(",") if options.steps else None
+    dataset, report = clean(
+        corpus.load_corpus(options.name),
+        steps,
+        workers=options.workers,
+        cache=options.folder / ".cleaning",
+        show_progress=sys.stderr.isatty(),
+    )
+    command = f"minigpt clean {options.name} {options.folder.name}" + (f" --steps {options.steps}" if steps else "")
+    save_corpus(dataset, options.folder, [options.name], report=report, command=command)
+    print(f"{report}\n{options.folder} holds the corpus and its datasheet")
     return 0
 
 
@@ -215,6 +249,15 @@ def _generate(options: argparse.Namespace) -> int:
             print(text[len(shown) :], end="", flush=True)
             shown = text
     print()
+    return 0
+
+
+def _bench_clean(options: argparse.Namespace) -> int:
+    if options.memory is not None:
+        print(bench_memory(options.memory, options.workers))
+        return 0
+    for line in bench_clean(options.megabytes, options.workers):
+        print(line, flush=True)
     return 0
 
 

@@ -16,7 +16,7 @@ FLOORS = [
     {"chat_template", "model", "tokenizer", "tokenizer_files", "optim", "corpus"},
     {"generate", "evaluate", "interop", "checkpoint", "trainer"},
     {"lab"},
-    {"doctor", "course", "cli"},
+    {"bench", "doctor", "course", "cli"},
     {"__init__", "__main__"},
 ]
 FLOOR = {module: number for number, floor in enumerate(FLOORS) for module in floor}
