@@ -1,0 +1,163 @@
+"""What the size of the vocabulary buys: `python -m minigpt.lab.experiments.vocabulary` writes results/02_vocabulary.json.
+
+Every size gets a tokenizer of its own, the same body of a model, the same plays and the same number of multiplications.
+What differs is what the size itself brings: how much text a token covers, how much text a window shows, how large the
+table of tokens is, and how many updates the multiplications pay for. Times are CPU seconds, added up over all cores, so
+that a busy machine measures about the same.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from minigpt.config import GPTConfig, TrainConfig
+from minigpt.corpus import load_corpus
+from minigpt.corpus.batching import TokenData
+from minigpt.evaluate import bits_per_byte, evaluate_loss
+from minigpt.files import as_text, write_atomically
+from minigpt.model import GPT
+from minigpt.tokenizer import BPETokenizer
+from minigpt.trainer import Trainer
+
+BODY = {"n_layer": 2, "n_head": 2, "n_embd": 64, "context_length": 64}
+# Floating-point operations for a run (30 or 100 CPU seconds in fp32), the sizes that get so many, and the seeds.
+BUDGETS = (
+    (1.2e12, (257, 512, 1024, 2048, 4096, 8192), (0, 1, 2)),
+    (3.6e12, (257, 512, 2048, 8192), (0,)),
+)
+BATCH, LEARNING_RATE = 32, 4e-3
+CHUNK = 32  # documents encoded at once: what the library keeps for each token is many times its id
+RESULTS = Path(__file__).resolve().parents[3] / "notebooks" / "results" / "02_vocabulary.json"
+
+
+def split(texts: Sequence[str], val_fraction: float = 0.1, seed: int = 0) -> tuple[list[str], list[str]]:
+    """Training and validation documents, the same for every tokenizer; the second hold `val_fraction` of the characters."""
+    order, wanted = np.random.default_rng(seed).permutation(len(texts)), val_fraction * sum(map(len, texts))
+    reached = np.cumsum([len(texts[i]) for i in order])
+    cut = int(np.searchsorted(reached, wanted)) + 1
+    return [texts[i] for i in sorted(order[cut:])], [texts[i] for i in sorted(order[:cut])]
+
+
+def token_data(tokenizer: BPETokenizer, texts: Sequence[str], context_length: int, seed: int) -> TokenData:
+    """The documents as one row of ids, each closed by the end-of-text token."""
+    ids = [
+        np.array([*document, tokenizer.eos_id], dtype=np.uint16)
+        for first in range(0, len(texts), CHUNK)
+        for document in tokenizer.encode_batch(texts[first : first + CHUNK])
+    ]
+    return TokenData(np.concatenate(ids), context_length, seed)
+
+
+def operations_per_token(config: GPTConfig, parameters: int) -> float:
+    """Floating-point operations that one token costs in training, after Kaplan et al. 2020, table 1.
+
+    6 for each parameter (the tied table counts once: looking a token up costs nothing, scoring all of them does), and
+    12 for each layer, position in the window and number per token, which is attention.
+    """
+    return 6 * parameters + 12 * config.n_layer * config.context_length * config.n_embd
+
+
+def measure(
+    train_texts: Sequence[str],
+    val_texts: Sequence[str],
+    vocab_size: int,
+    compute: float,
+    seed: int = 0,
+    callbacks: Sequence[Any] = (),
+) -> dict[str, float]:
+    """Train a tokenizer of `vocab_size`, and a model on its tokens for `compute` operations; a row of what came out.
+
+    Losses are `val_loss` in nats per token, and `bits_per_byte` of the validation text; the end of each document is
+    predicted too, and its cost counted, but it adds no byte.
+    """
+    started = time.process_time()
+    tokenizer = BPETokenizer.train(train_texts, vocab_size=vocab_size)
+    tokenizer_seconds = time.process_time() - started
+    torch.manual_seed(seed)
+    shape = GPTConfig.llama(vocab_size=tokenizer.vocab_size, **BODY)
+    model = GPT(shape)
+    train_data, val_data = (
+        token_data(tokenizer, side, shape.context_length, seed) for side in (train_texts, val_texts)
+    )
+    tokens_per_step = BATCH * shape.context_length
+    updates = max(1, int(compute / operations_per_token(shape, model.num_parameters()) / tokens_per_step))
+    settings = TrainConfig(
+        max_steps=updates,
+        batch_size=BATCH,
+        learning_rate=LEARNING_RATE,
+        warmup_steps=min(40, updates // 4),
+        eval_every=updates,
+        seed=seed,
+        precision="fp32",
+    )
+    started = time.process_time()
+    Trainer(model, train_data, None, settings, callbacks=list(callbacks)).fit()
+    train_seconds = time.process_time() - started
+    val_loss = evaluate_loss(model, val_data.windows(BATCH))
+    train_bytes, val_bytes = (sum(len(text.encode()) for text in side) for side in (train_texts, val_texts))
+    return {
+        "vocab_size": tokenizer.vocab_size,
+        "seed": seed,
+        "compute": compute,
+        "bytes_per_token": train_bytes / len(train_data),
+        "tokenizer_cpu_seconds": tokenizer_seconds,
+        "parameters": model.num_parameters(),
+        "table_parameters": tokenizer.vocab_size * shape.n_embd,
+        "updates": updates,
+        "epochs": updates * tokens_per_step / len(train_data),
+        "train_cpu_seconds": train_seconds,
+        "val_loss": val_loss,
+        "bits_per_byte": bits_per_byte(val_loss, len(val_data) - 1, val_bytes),
+    }
+
+
+def summary(rows: Sequence[dict[str, float]], name: str) -> dict[int, tuple[float, float, float]]:
+    """Mean, lowest and highest of a column over the seeds, by vocabulary size."""
+    sizes = sorted({row["vocab_size"] for row in rows})
+    values = {size: [row[name] for row in rows if row["vocab_size"] == size] for size in sizes}
+    return {size: (sum(found) / len(found), min(found), max(found)) for size, found in values.items()}
+
+
+def write_results(path: Path, how: dict[str, str], rows: Sequence[dict[str, Any]]) -> None:
+    """Write how it was measured, and the rows, a line each; numbers to six digits. The file is there whole or not at all."""
+    rounded = [{k: float(f"{v:.6g}") if isinstance(v, float) else v for k, v in row.items()} for row in rows]
+    lines = ",\n".join(f"    {json.dumps(row)}" for row in rounded)
+    text = f'{{\n  "how": {json.dumps(how)},\n  "rows": [\n{lines}\n  ]\n}}\n'
+    write_atomically(path.parent, {path.name: as_text(text)})
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the sweep and write the results, after each run what there is so far."""
+    parser = argparse.ArgumentParser(description="Vocabulary size against loss, length and time, on Shakespeare.")
+    parser.add_argument("--output", type=Path, default=RESULTS)
+    options = parser.parse_args(arguments)
+    train_texts, val_texts = split(load_corpus("shakespeare")["text"][:])
+    how = {
+        "command": "python -m minigpt.lab.experiments.vocabulary",
+        "text": f"shakespeare, {len(train_texts)} scenes to train on and {len(val_texts)} to validate on",
+        "model": "llama family, {n_layer} layers, {n_head} heads, {n_embd} numbers per token, {context_length} tokens in a "
+        "window, tied table".format(**BODY),
+        "training": f"AdamW, {BATCH} windows in an update, learning rate {LEARNING_RATE:g}",
+        "machine": f"{torch.get_num_threads()} thread, {platform.machine()}, torch {torch.__version__.split('+')[0]}",
+    }
+    rows: list[dict[str, float]] = []
+    runs = [(compute, seed, size) for compute, sizes, seeds in BUDGETS for seed in seeds for size in sizes]
+    for compute, seed, size in tqdm(runs, unit="run"):
+        rows.append(measure(train_texts, val_texts, size, compute, seed))
+        write_results(options.output, how, rows)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
