@@ -150,6 +150,7 @@ def test_drawn_out_words_are_shortened_and_nothing_is_guessed(dirty, clean):
         "www.example.org/aaa and http://t.co/Xllly",
         "AAA batteries, the CCC",
         "The AAA's members, (iii) and the IEEE, now.",
+        "Item, Sawce iiii.d. and Sacke v.s.viii.d.",
         "@swerviinnn #booop i5,ooo",
         "see all too well. Well... wait....",
         "bookkeeper, committee",

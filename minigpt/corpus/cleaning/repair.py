@@ -186,6 +186,7 @@ DRAWN_OUT = re.compile(r"([A-Za-z])\1{2,}+")
 LETTERS_BEFORE, LETTERS_AFTER = re.compile("[A-Za-zÀ-ÿ']*$"), re.compile("[A-Za-zÀ-ÿ']*")
 SHOUTED = re.compile(r"([!?])\1{3,}+|\.{5,}+")
 NAMED = re.compile(r"\W*(?:[IVXLCDM]+|[ivxlcdm]+|[A-Z]{3,4})(?:['’]?s)?\W*")  # Henry VIII's, (iii), AAA, the IEEE's
+PRICE = re.compile(r"[ivxlcdm]+\.[a-z]")  # iiii.d. is four pence
 NOT_A_WORD = re.compile(r"[\d/@#_\\]|www|://")
 LONG_TEXT = 2000  # characters from which arrays find three alike in a row faster than a pattern does
 
@@ -220,8 +221,9 @@ def _shortened(match: re.Match, words: set[str]) -> str:
     before = re.split(r"\s", match.string[max(0, start - LONGEST_WORD) : start])[-1]
     after = re.split(r"\s", match.string[end : end + LONGEST_WORD], maxsplit=1)[0]
     whole = before + match[0] + after
-    if NOT_A_WORD.search(whole) or NAMED.fullmatch(whole):
+    head = LETTERS_BEFORE.search(before)[0]
+    if NOT_A_WORD.search(whole) or NAMED.fullmatch(whole) or PRICE.match(head + match[0] + after):
         return match[0]
-    head, tail = LETTERS_BEFORE.search(before)[0].lower(), LETTERS_AFTER.match(after)[0].lower()
+    head, tail = head.lower(), LETTERS_AFTER.match(after)[0].lower()
     once, twice = (head + match[1].lower() * n + tail for n in (1, 2))
     return match[1] if once in words and twice not in words else match[0][:2]
