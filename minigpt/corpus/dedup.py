@@ -26,6 +26,15 @@ BATCH = 1000  # signatures made at once
 SHOWN = 40  # characters of the document that stays, in the reason why another goes
 
 
+def hash_runs(numbers: np.ndarray, n: int) -> np.ndarray:
+    """A hash of every run of n of the numbers, (N,) uint64, that stand for words: (N - n + 1,) uint64."""
+    runs = np.zeros(len(numbers) - n + 1, np.uint64)
+    for k in range(n):
+        runs = (runs + numbers[k : k + len(runs)]) * MULTIPLIER  # wraps at 2^64, as it should
+        runs ^= runs >> np.uint64(32)
+    return runs
+
+
 def runs_of_words(text: str, n: int) -> np.ndarray:
     """A hash of every run of n words, in order: (words - n + 1,) uint64, and one of the whole where there are fewer.
 
@@ -33,12 +42,7 @@ def runs_of_words(text: str, n: int) -> np.ndarray:
     """
     words = WORD.findall(text.lower()) or [text]
     hashes = np.array([zlib.crc32(word.encode("utf-8", "surrogatepass")) for word in words], np.uint64)
-    n = min(n, len(words))
-    runs = np.zeros(len(words) - n + 1, np.uint64)
-    for k in range(n):
-        runs = (runs + hashes[k : k + len(runs)]) * MULTIPLIER  # wraps at 2^64, as it should
-        runs ^= runs >> np.uint64(32)
-    return runs
+    return hash_runs(hashes, min(n, len(words)))
 
 
 def shingles(text: str, n: int = 5) -> np.ndarray:

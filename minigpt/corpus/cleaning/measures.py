@@ -15,6 +15,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from minigpt.corpus.dedup import hash_runs
+
 STOP_WORDS = frozenset(["the", "be", "to", "of", "and", "that", "have", "with"])
 BULLETS = ("•", "-", "*")
 ELLIPSES = ("...", "…")
@@ -22,7 +24,6 @@ ENDS = (".", "?", "!", '"', "'", "”", "’", ":", ";")
 LINK = re.compile(r"https?://\S++")
 SENTENCE_END = re.compile(r"[.!?](?=[\s\"'”’)\]]|$)")
 PAIRS_OF, FEWEST_PAIRS = 4500, 30  # characters whose letter pairs are looked at; fewer pairs say nothing
-MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio: spreads a product over its upper bits
 OTHER, GOOD, ODD = 0, 1, 2
 
 
@@ -129,16 +130,12 @@ class Measures:
 
     @functools.cached_property
     def _numbers(self) -> np.ndarray:
-        numbers = dict(zip(self.counts, range(len(self.counts))))
+        numbers = dict(zip(self.counts, range(1, 1 + len(self.counts))))
         return np.fromiter(map(numbers.__getitem__, self.tokens), np.uint64, self.words)
 
     def _runs(self, n: int) -> np.ndarray:
         """(words - n + 1,): a hash of each run of n words."""
-        runs = np.zeros(self.words - n + 1, np.uint64)
-        for k in range(n):
-            runs = (runs + self._numbers[k : k + len(runs)] + np.uint64(1)) * MULTIPLIER  # wraps at 2^64
-            runs ^= runs >> np.uint64(32)
-        return runs
+        return hash_runs(self._numbers, n)
 
     @functools.cached_property
     def _heaviest(self) -> int:

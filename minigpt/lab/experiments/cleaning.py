@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import platform
 import sys
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,19 +19,18 @@ import torch
 from datasets import Dataset
 from tqdm import tqdm
 
-from minigpt.config import GPTConfig, TrainConfig
+from minigpt.config import GPTConfig
 from minigpt.corpus import load_corpus
 from minigpt.corpus.cleaning import clean
 from minigpt.corpus.mixing import mix
 from minigpt.corpus.planted import plant
 from minigpt.evaluate import bits_per_byte, evaluate_loss
-from minigpt.lab.experiments.vocabulary import split, token_data, write_results
+from minigpt.lab.experiments.vocabulary import split, token_data, train, write_results
 from minigpt.model import GPT
 from minigpt.tokenizer import BPETokenizer
-from minigpt.trainer import Trainer
 
 BODY = {"n_layer": 2, "n_head": 2, "n_embd": 64, "context_length": 64}
-VOCAB_SIZE, BATCH_SIZE = 1024, 32
+VOCAB_SIZE, BATCH_SIZE, LEARNING_RATE = 1024, 32, 4e-3
 UPDATES = 400  # 0.8 million tokens, of 1.9 in the clean scenes
 DIRT = (1.0, 4.0)  # times the usual rates of defects
 SHARES = (0.0, 0.5, 1.0)  # of plays, the rest being speeches
@@ -54,23 +52,13 @@ def measure(
     shape = GPTConfig.llama(vocab_size=tokenizer.vocab_size, **BODY)
     model = GPT(shape)
     train_data = token_data(tokenizer, train_texts, shape.context_length, seed)
-    settings = TrainConfig(
-        max_steps=updates,
-        batch_size=BATCH_SIZE,
-        learning_rate=4e-3,
-        warmup_steps=min(40, updates // 4),
-        eval_every=updates,
-        seed=seed,
-        precision="fp32",
-    )
-    started = time.process_time()
-    Trainer(model, train_data, None, settings, callbacks=list(callbacks)).fit()
+    train_seconds = train(model, train_data, updates, BATCH_SIZE, LEARNING_RATE, seed, callbacks)
     row = {
         "documents": len(train_texts),
         "tokens": len(train_data),
         "updates": updates,
         "epochs": updates * BATCH_SIZE * shape.context_length / len(train_data),
-        "train_cpu_seconds": time.process_time() - started,
+        "train_cpu_seconds": train_seconds,
     }
     for name, texts in val_texts.items():
         data = token_data(tokenizer, texts, shape.context_length, seed)

@@ -68,6 +68,30 @@ def operations_per_token(config: GPTConfig, parameters: int) -> float:
     return 6 * parameters + 12 * config.n_layer * config.context_length * config.n_embd
 
 
+def train(
+    model: GPT,
+    data: TokenData,
+    updates: int,
+    batch_size: int,
+    learning_rate: float,
+    seed: int,
+    callbacks: Sequence[Any] = (),
+) -> float:
+    """Train a model for so many updates, in fp32 so that no processor is favoured; the CPU seconds that it took."""
+    settings = TrainConfig(
+        max_steps=updates,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        warmup_steps=min(40, updates // 4),
+        eval_every=updates,
+        seed=seed,
+        precision="fp32",
+    )
+    started = time.process_time()
+    Trainer(model, data, None, settings, callbacks=list(callbacks)).fit()
+    return time.process_time() - started
+
+
 def measure(
     train_texts: Sequence[str],
     val_texts: Sequence[str],
@@ -92,18 +116,7 @@ def measure(
     )
     tokens_per_step = BATCH * shape.context_length
     updates = max(1, int(compute / operations_per_token(shape, model.num_parameters()) / tokens_per_step))
-    settings = TrainConfig(
-        max_steps=updates,
-        batch_size=BATCH,
-        learning_rate=LEARNING_RATE,
-        warmup_steps=min(40, updates // 4),
-        eval_every=updates,
-        seed=seed,
-        precision="fp32",
-    )
-    started = time.process_time()
-    Trainer(model, train_data, None, settings, callbacks=list(callbacks)).fit()
-    train_seconds = time.process_time() - started
+    train_seconds = train(model, train_data, updates, BATCH, LEARNING_RATE, seed, callbacks)
     val_loss = evaluate_loss(model, val_data.windows(BATCH))
     train_bytes, val_bytes = (sum(len(text.encode()) for text in side) for side in (train_texts, val_texts))
     return {
