@@ -6,10 +6,11 @@ from minigpt.corpus import load_corpus
 from minigpt.corpus.batching import TokenData, pack
 from minigpt.corpus.cleaning import clean
 from minigpt.generate import generate, stream
+from minigpt.history import History
 from minigpt.model import GPT
 from minigpt.tokenizer import BPETokenizer, CharTokenizer
 from minigpt.tokenizer_files import load_tokenizer
-from minigpt.trainer import History, Trainer
+from minigpt.trainer import Trainer
 
 __version__ = "0.1.0"
 __all__ = [

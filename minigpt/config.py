@@ -77,24 +77,31 @@ class GPTConfig(_Config):
     n_head: int = _field(4, "How many attention heads each block has.")
     n_kv_head: int | None = _field(None, "Heads for keys and values, shared by groups of query heads; None is n_head.")
     n_embd: int = _field(128, "Width of the residual stream: how many numbers describe a token.")
-    n_hidden: int | None = _field(None, "Width inside the MLP; None is 4 n_embd for GELU, about 8/3 n_embd for SwiGLU.")
+    n_hidden: int | None = _field(None, "Width inside the MLP; None is 4 n_embd, or about 8/3 n_embd for SwiGLU.")
     dropout: float = _field(0.0, "Share of what each layer adds that is set to zero in training, against overfitting.")
     norm: str = _field("layernorm", "Normalisation of the residual stream: layernorm or rmsnorm.")
     position: str = _field("learned", "How order is told: learned (a vector per position) or rotary (turned pairs).")
-    mlp: str = _field("gelu", "Non-linearity of the MLP: gelu or swiglu.")
+    mlp: str = _field("gelu", "Non-linearity of the MLP: gelu, swiglu or relu2 (the square of what is above zero).")
     bias: bool = _field(True, "Whether linear layers add a bias.")
     qk_norm: bool = _field(False, "Whether queries and keys are normalised per head before they meet.")
     tie_embedding: bool = _field(True, "Whether input and output share one table of token vectors.")
     rope_theta: float = _field(10000.0, "Base of the rotary wavelengths; larger reaches further.")
     norm_eps: float = _field(1e-5, "Small number that keeps a norm from dividing by zero.")
+    embed_std: float = _field(0.02, "Spread of the numbers that token vectors begin with.")
+    zero_init: bool = _field(False, "Whether every layer begins by adding nothing: its last matrix starts at zero.")
+    logit_cap: float | None = _field(
+        None, "Bound that logits are bent towards, cap * tanh(logit / cap); None bends none."
+    )
 
     def __post_init__(self) -> None:
         for name in ("vocab_size", "context_length", "n_layer", "n_head", "n_embd"):
             self._need(isinstance(getattr(self, name), int) and getattr(self, name) > 0, name, "a whole number above 0")
         self._choice("norm", "layernorm", "rmsnorm")
         self._choice("position", "learned", "rotary")
-        self._choice("mlp", "gelu", "swiglu")
+        self._choice("mlp", "gelu", "swiglu", "relu2")
+        self._need(self.logit_cap is None or self.logit_cap > 0, "logit_cap", "None or a number above 0, such as 15")
         self._need(0 <= self.dropout < 1, "dropout", "a share from 0 up to, not including, 1")
+        self._need(self.embed_std > 0, "embed_std", "a number above 0, such as 0.02")
         self._need(self.norm_eps > 0, "norm_eps", "a small number above 0, such as 1e-5")
         if self.n_kv_head is None:
             object.__setattr__(self, "n_kv_head", self.n_head)
@@ -118,7 +125,7 @@ class GPTConfig(_Config):
             )
 
     def _default_hidden(self) -> int:
-        if self.mlp == "gelu":
+        if self.mlp != "swiglu":
             return 4 * self.n_embd
         return -(-8 * self.n_embd // 3 // 32) * 32  # two thirds of 4 n_embd, rounded up to a multiple of 32
 
@@ -180,8 +187,13 @@ class TrainConfig(_Config):
     max_steps: int = _field(500, "How many optimiser updates to make.")
     batch_size: int = _field(32, "Windows of text in one forward pass.")
     grad_accum_steps: int = _field(1, "Forward passes whose gradients are averaged into one update.")
+    optimizer: str = _field("adamw", "adamw, or muon: Muon for the matrices in the blocks, AdamW for the rest.")
     learning_rate: float = _field(1e-3, "Largest step size, reached after the warm-up.")
-    min_lr: float | None = _field(None, "Step size at the end of the cosine; None is a tenth of learning_rate.")
+    matrix_lr: float | None = _field(None, "Largest step size of Muon's matrices; None is learning_rate.")
+    momentum: float = _field(0.95, "Muon's memory of the gradient.")
+    schedule: str = _field("cosine", "How the step size falls: cosine, or wsd (level, then straight down at the end).")
+    decay_share: float = _field(0.2, "Share of the updates over which wsd goes down at the end.")
+    min_lr: float | None = _field(None, "Step size at the end of the run; None is a tenth of learning_rate.")
     warmup_steps: int = _field(20, "Updates over which the step size climbs from zero.")
     weight_decay: float = _field(0.1, "How strongly matrices are pulled towards zero; norms and biases are left alone.")
     betas: tuple[float, float] = _field((0.9, 0.95), "AdamW's memory of the gradient and of its square.")
@@ -190,8 +202,11 @@ class TrainConfig(_Config):
     eval_batches: int | None = _field(20, "Batches in one evaluation, always the same ones; None is the whole set.")
     checkpoint_every: int | None = _field(None, "Updates between two checkpoints; None saves at evaluations.")
     seed: int = _field(0, "Fixes the order of the data and the dropout, so that a run can be repeated.")
-    precision: str = _field("auto", "fp32, bf16, or auto: bf16 where the processor has instructions for it.")
+    precision: str = _field("auto", "fp32, bf16, fp16, tf32, or auto: bf16 where there are instructions for it.")
     device: str = _field("auto", "cpu, cuda, mps, or auto: the fastest that this machine has.")
+    compile: bool = _field(False, "Whether torch.compile fuses the model first: a minute's wait, then often faster.")
+    activation_checkpointing: bool = _field(False, "Whether blocks are computed twice, to keep less in memory.")
+    max_rise: float | None = _field(1.0, "The run stops when the loss climbs so many nats above its best; None never.")
 
     def __post_init__(self) -> None:
         for name in ("max_steps", "batch_size", "grad_accum_steps", "eval_every"):
@@ -203,11 +218,17 @@ class TrainConfig(_Config):
         if self.min_lr is None:
             object.__setattr__(self, "min_lr", self.learning_rate / 10)
         self._need(0 <= self.min_lr <= self.learning_rate, "min_lr", f"0 to learning_rate={self.learning_rate}")
+        self._need(self.matrix_lr is None or self.matrix_lr > 0, "matrix_lr", "None or a number above 0, such as 1e-3")
+        self._need(0 <= self.momentum < 1, "momentum", "a share from 0 up to, not including, 1")
+        self._need(0 <= self.decay_share <= 1, "decay_share", "a share from 0 to 1")
+        self._choice("optimizer", "adamw", "muon")
+        self._choice("schedule", "cosine", "wsd")
         self._need(self.warmup_steps >= 0, "warmup_steps", "0 or more")
         self._need(self.weight_decay >= 0, "weight_decay", "0 or more")
         self._need(len(self.betas) == 2 and all(0 <= b < 1 for b in self.betas), "betas", "two numbers in [0, 1)")
         self._need(self.grad_clip is None or self.grad_clip > 0, "grad_clip", "None or a number above 0")
-        self._choice("precision", "auto", "fp32", "bf16")
+        self._need(self.max_rise is None or self.max_rise > 0, "max_rise", "None or a number above 0, such as 1.0")
+        self._choice("precision", "auto", "fp32", "bf16", "fp16", "tf32")
         self._choice("device", "auto", "cpu", "cuda", "mps")
 
 

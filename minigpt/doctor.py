@@ -8,13 +8,12 @@ import os
 import platform
 import shutil
 import sys
-import time
 from dataclasses import dataclass
 
 import torch
 
 from minigpt.corpus import COURSE_SOURCES, cache_folder, catalog, is_cached
-from minigpt.trainer import has_fast_bf16, pick_device
+from minigpt.hardware import has_fast_bf16, matmul_speed, memory_gb, pick_device
 
 COURSE_PACKAGES = ("torch", "tokenizers", "datasets", "matplotlib", "ipywidgets", "jupyterlab", "transformers")
 MEMORY_GB, DISK_GB = 2.0, 1.0
@@ -27,33 +26,6 @@ class Finding:
     what: str
     value: str
     mend: str = ""
-
-
-def matmul_speed(dtype: torch.dtype, device: torch.device, size: int = 1024) -> float:
-    """GFLOP/s of a square matrix product of `size`, the best of five."""
-    a = torch.randn(size, size, device=device).to(dtype)
-    best = float("inf")
-    for _ in range(5):
-        started = time.perf_counter()
-        product = a @ a
-        product[0, 0].item()  # waits for an accelerator to be done
-        best = min(best, time.perf_counter() - started)
-    return 2 * size**3 / best / 1e9
-
-
-def memory_gb() -> tuple[float, float] | None:
-    """Memory in GB: all of it, and what is free to use; a container's limit counts. None where psutil is missing."""
-    if importlib.util.find_spec("psutil") is None:
-        return None
-    import psutil
-
-    memory = psutil.virtual_memory()
-    total, free = memory.total, memory.available
-    limit = os.environ.get("MEM_LIMIT")  # Binder tells its limit in bytes here
-    if limit and limit.isdigit():
-        total = min(total, int(limit))
-        free = min(free, total)
-    return total / 1e9, free / 1e9
 
 
 def diagnose() -> list[Finding]:

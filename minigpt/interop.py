@@ -55,6 +55,8 @@ BLOCKS = {"gpt2": "transformer.h", "llama": "model.layers"}
 
 def architecture(config: GPTConfig) -> str | None:
     """Which model of `transformers` computes the same: gpt2, llama, qwen3, or None when none does."""
+    if config.logit_cap is not None:
+        return None
     if (config.norm, config.position, config.mlp) == ("layernorm", "learned", "gelu"):
         plain = config.bias and not config.qk_norm and config.n_kv_head == config.n_head
         return "gpt2" if plain else None
@@ -70,7 +72,8 @@ def _require_architecture(config: GPTConfig) -> str:
     if name is None:
         raise ValueError(
             f"no model of transformers has norm={config.norm}, position={config.position}, mlp={config.mlp}, "
-            f"bias={config.bias}, qk_norm={config.qk_norm}, n_kv_head={config.n_kv_head} of n_head={config.n_head}; "
+            f"bias={config.bias}, qk_norm={config.qk_norm}, logit_cap={config.logit_cap}, n_kv_head={config.n_kv_head} of "
+            f"n_head={config.n_head}; "
             "GPTConfig.gpt2(...) and GPTConfig.llama(...) have a counterpart when these fields are left as they are."
         )
     return name

@@ -13,17 +13,26 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
+from minigpt import fused
 from minigpt.config import GPTConfig
 
 if TYPE_CHECKING:
     from minigpt.generate import KVCache
 
 
+class RMSNorm(nn.RMSNorm):
+    """RMSNorm in the precision of what it is given, (..., width) -> same."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return fused.rms_norm(x, self.weight, self.eps)
+
+
 def make_norm(config: GPTConfig, width: int) -> nn.Module:
     """LayerNorm (Ba et al. 2016) or RMSNorm (Zhang & Sennrich 2019) over the last dimension, (..., width) -> same."""
     if config.norm == "rmsnorm":
-        return nn.RMSNorm(width, eps=config.norm_eps)
+        return RMSNorm(width, eps=config.norm_eps)
     return nn.LayerNorm(width, eps=config.norm_eps, bias=config.bias)
 
 
@@ -33,24 +42,6 @@ def rotary_table(config: GPTConfig) -> tuple[Tensor, Tensor]:
     angle = torch.arange(config.context_length)[:, None] * frequency  # (context_length, D/2)
     angle = torch.cat([angle, angle], dim=-1)  # (context_length, D)
     return angle.cos(), angle.sin()
-
-
-def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turn each pair (x[i], x[i + D/2]) by its position's angle. x (B, H, T, D); cos, sin (T, D) or (B, 1, T, D)."""
-    left, right = x.chunk(2, dim=-1)
-    return x * cos.to(x.dtype) + torch.cat([-right, left], dim=-1) * sin.to(x.dtype)
-
-
-def fused_attention(q: Tensor, k: Tensor, v: Tensor, **options: Any) -> Tensor:
-    """PyTorch's `scaled_dot_product_attention` (B, H, T, D), k and v with H or fewer heads.
-
-    Training in bf16 on a CPU takes a detour through fp32: the kernel's backward pass in bf16 is several times slower
-    there (torch 2.13), and this is a small part of the arithmetic.
-    """
-    with torch.autocast(q.device.type, enabled=False):
-        if q.device.type == "cpu" and q.dtype == torch.bfloat16 and q.requires_grad:
-            q, k, v = q.float(), k.float(), v.float()
-        return F.scaled_dot_product_attention(q, k, v, enable_gqa=k.size(1) < q.size(1), **options)
 
 
 class Attention(nn.Module):
@@ -64,8 +55,8 @@ class Attention(nn.Module):
     def __init__(self, config: GPTConfig, layer: int):
         super().__init__()
         self.config, self.layer = config, layer
-        heads = config.n_head + 2 * config.n_kv_head
-        self.qkv = nn.Linear(config.n_embd, heads * config.head_dim, bias=config.bias)
+        self.heights = [heads * config.head_dim for heads in (config.n_head, config.n_kv_head, config.n_kv_head)]
+        self.qkv = nn.Linear(config.n_embd, sum(self.heights), bias=config.bias)
         self.proj = nn.Linear(config.n_embd, config.n_embd, bias=config.bias)
         if config.qk_norm:
             self.q_norm, self.k_norm = make_norm(config, config.head_dim), make_norm(config, config.head_dim)
@@ -82,13 +73,13 @@ class Attention(nn.Module):
         H, G, D = config.n_head, config.n_kv_head, config.head_dim
         q, k, v = self.qkv(x).view(B, T, H + 2 * G, D).transpose(1, 2).split([H, G, G], dim=1)  # (B, H or G, T, D)
         if config.qk_norm:
-            q, k = self.q_norm(q), self.k_norm(k)
+            q, k = self.q_norm(q).to(v.dtype), self.k_norm(k).to(v.dtype)  # a GPU's autocast norms in fp32
         if rotary is not None:
-            q, k = rotate(q, *rotary), rotate(k, *rotary)
+            q, k = fused.rotate(q, *rotary), fused.rotate(k, *rotary)
         if cache is not None:
             k, v = cache.append(self.layer, k, v)  # (B, G, S, D)
         if maps is None:
-            y = fused_attention(q, k, v, attn_mask=mask, is_causal=mask is None and T > 1)  # (B, H, T, D)
+            y = fused.attention(q, k, v, mask, is_causal=mask is None and T > 1)  # (B, H, T, D)
         else:
             k, v = (t.repeat_interleave(H // G, dim=1) for t in (k, v))  # (B, H, S, D)
             scores = q @ k.transpose(-2, -1) / math.sqrt(D)  # (B, H, T, S)
@@ -97,13 +88,14 @@ class Attention(nn.Module):
             maps.append(weights.detach())
             y = weights @ v  # (B, H, T, D)
         y = y.transpose(1, 2).reshape(B, T, C)
-        return F.dropout(self.proj(y), config.dropout, self.training)
+        return fused.dropout(self.proj(y), config.dropout, self.training)
 
 
 class MLP(nn.Module):
     """Two matrices around a non-linearity, applied to each token alone. (B, T, C) -> (B, T, C).
 
-    GELU in its tanh form (Hendrycks & Gimpel 2016, as GPT-2 has it) or SwiGLU (Shazeer 2020, equation 6).
+    GELU in its tanh form, as GPT-2 has it (Hendrycks & Gimpel 2016), SwiGLU (Shazeer 2020, equation 6) or the squared
+    ReLU (So et al. 2021, section 4.1).
     """
 
     def __init__(self, config: GPTConfig):
@@ -117,9 +109,11 @@ class MLP(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if self.config.mlp == "swiglu":
             hidden = F.silu(self.gate(x)) * self.up(x)  # (B, T, n_hidden)
+        elif self.config.mlp == "relu2":
+            hidden = fused.squared_relu(self.up(x))  # (B, T, n_hidden)
         else:
-            hidden = F.gelu(self.up(x), approximate="tanh")  # (B, T, n_hidden)
-        return F.dropout(self.proj(hidden), self.config.dropout, self.training)
+            hidden = fused.gelu(self.up(x))  # (B, T, n_hidden)
+        return fused.dropout(self.proj(hidden), self.config.dropout, self.training)
 
 
 class Block(nn.Module):
@@ -143,6 +137,7 @@ class GPT(nn.Module):
     def __init__(self, config: GPTConfig):
         super().__init__()
         self.config = config
+        self.activation_checkpointing = False  # whether training computes each block twice, to keep less in memory
         self.token_embedding = nn.Embedding(config.vocab_size, config.n_embd)
         if config.position == "learned":
             self.position_embedding = nn.Embedding(config.context_length, config.n_embd)
@@ -158,11 +153,20 @@ class GPT(nn.Module):
         self._initialise()
 
     def _initialise(self) -> None:
-        """Normal(0, 0.02); projections into the residual stream by 1 / sqrt(2 n_layer) less (GPT-2, section 2.3)."""
+        """Normal(0, 0.02); projections into the residual stream by 1 / sqrt(2 n_layer) less (GPT-2, section 2.3).
+
+        With `zero_init` those projections are zero, and matrices inside the blocks keep the size of what goes through
+        them, Normal(0, 1 / sqrt(n_embd)), as Muon likes them (Yang et al. 2022, table 3).
+        """
+        config = self.config
+        inside = 1 / math.sqrt(config.n_embd) if config.zero_init else 0.02
+        residual = 0.0 if config.zero_init else 0.02 / math.sqrt(2 * config.n_layer)
         for name, parameter in self.named_parameters():
             if parameter.dim() == 2:
-                scale = 1 / math.sqrt(2 * self.config.n_layer) if name.endswith("proj.weight") else 1.0
-                nn.init.normal_(parameter, std=0.02 * scale)
+                std = config.embed_std if name.startswith("token_embedding") else 0.02
+                if name.startswith("blocks"):
+                    std = residual if name.endswith("proj.weight") else inside
+                nn.init.normal_(parameter, std=std)
             elif name.endswith("bias"):
                 nn.init.zeros_(parameter)
 
@@ -198,13 +202,21 @@ class GPT(nn.Module):
             rotary = self.cos[positions], self.sin[positions]  # (T, D) or (B, T, D)
             if positions.dim() == 2:
                 rotary = rotary[0].unsqueeze(1), rotary[1].unsqueeze(1)  # (B, 1, T, D)
-        x = F.dropout(x, self.config.dropout, self.training)
+        x = fused.dropout(x, self.config.dropout, self.training)
+        if torch.is_autocast_enabled(x.device.type):
+            x = x.to(torch.get_autocast_dtype(x.device.type))
         mask = None if cache is None else cache.mask(idx.size(1))
+        recompute = self.activation_checkpointing and self.training and torch.is_grad_enabled()
         for block in self.blocks:
+            if recompute:  # Chen et al. 2016
+                x = checkpoint(block, x, rotary=rotary, use_reentrant=False)
+                continue
             x = block(x, rotary=rotary, mask=mask, cache=cache, maps=maps)
         if cache is not None:
             cache.advance(idx.size(1))
         logits = self.head(self.norm(x))  # (B, T, V)
+        if self.config.logit_cap is not None:
+            logits = self.config.logit_cap * torch.tanh(logits / self.config.logit_cap)
         if targets is None:
             return logits, None
         return logits, F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), ignore_index=-100)
@@ -220,7 +232,9 @@ class GPT(nn.Module):
                 f"{length} tokens do not fit context_length={self.config.context_length}; "
                 f"keep the last ones, idx[:, -{self.config.context_length}:], or train with a longer context."
             )
-        if idx.device.type == "cpu":  # on an accelerator the look would cost a synchronisation
+        if (
+            idx.device.type == "cpu" and not torch.compiler.is_compiling()
+        ):  # on an accelerator the look would cost a synchronisation
             self._check_ids("token id", idx)
             if targets is not None:
                 self._check_ids("target", targets[targets != -100])

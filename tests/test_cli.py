@@ -10,10 +10,13 @@ import numpy as np
 import pytest
 import torch
 from conftest import FAMILIES, make_model
+from datasets import Dataset
 
 from minigpt import BPETokenizer, cli, corpus, load_checkpoint, save_checkpoint
+from minigpt.cli import train as cli_train
 from minigpt.corpus import FetchError
 from minigpt.doctor import Finding
+from minigpt.recipes import Recipe
 
 TEXT = "The cat sat on the mat. The dog sat on the log. The bird sang in the tree.\n" * 40
 SMALL = ["--preset", "tiny", "--vocab-size", "280", "--batch-size", "4", "--eval-every", "5", "--warmup-steps", "2"]
@@ -120,7 +123,7 @@ def test_without_a_network_the_default_is_stories_and_the_checkpoint_says_so(run
 # A run that is stopped, killed, resumed
 
 
-class Interrupted(cli.Trainer):
+class Interrupted(cli_train.Trainer):
     """A trainer that gets a signal during its seventh update."""
 
     number = signal.SIGINT
@@ -141,7 +144,7 @@ def test_ctrl_c_or_sigterm_saves_and_says_how_to_go_on_and_resume_needs_only_the
     run(*train(whole, text))
     monkeypatch.setattr(Interrupted, "number", number)
     with monkeypatch.context() as patch:
-        patch.setattr(cli, "Trainer", Interrupted)
+        patch.setattr(cli_train, "Trainer", Interrupted)
         status, out, _ = run(*train(folder, text))
     assert status == 0 and "stopped at update 7; --resume goes on from there" in out
     assert load_checkpoint(folder) and len(losses(folder)) == 7
@@ -154,14 +157,15 @@ def test_ctrl_c_or_sigterm_saves_and_says_how_to_go_on_and_resume_needs_only_the
 KILLED = """
 import os, signal, sys
 from minigpt import cli
+from minigpt.cli import train as cli_train
 
-class Killed(cli.Trainer):
+class Killed(cli_train.Trainer):
     def _update(self):
         if self.step == 7:
             os.kill(os.getpid(), signal.SIGKILL)
         return super()._update()
 
-cli.Trainer = Killed
+cli_train.Trainer = Killed
 cli.main(sys.argv[1:])
 """
 
@@ -216,13 +220,13 @@ def test_a_choice_that_cannot_work_is_refused_before_anything_is_trained(run, te
 def test_a_loss_that_explodes_is_told_with_what_to_try_and_the_last_checkpoint_is_kept(
     run, text, tmp_path, monkeypatch
 ):
-    class Exploding(cli.Trainer):
+    class Exploding(cli_train.Trainer):
         def _update(self):
             if self.step == 7:
                 torch.nn.init.constant_(self.model.norm.weight, torch.inf)
             return super()._update()
 
-    monkeypatch.setattr(cli, "Trainer", Exploding)
+    monkeypatch.setattr(cli_train, "Trainer", Exploding)
     status, _, err = run(*train(tmp_path / "model", text))
     assert status == 1 and "at update 8 the loss is nan" in err and "Try a learning_rate below" in err
     assert len(losses(tmp_path / "model")) == 5
@@ -240,6 +244,34 @@ def test_a_loss_that_explodes_is_told_with_what_to_try_and_the_last_checkpoint_i
 def test_a_text_that_cannot_be_learned_from_is_refused(run, tmp_path, name, content, words):
     (tmp_path / name).write_bytes(content)
     assert_is_told(run(*train(tmp_path / "model", tmp_path / name)), words)
+
+
+def test_a_recipe_brings_text_shape_and_training_and_is_judged_on_each_source(run, text, tmp_path, monkeypatch):
+    small = Recipe(
+        name="small", about="", family="llama", model={"n_layer": 1, "n_head": 2, "n_embd": 16, "context_length": 8},
+        train={"max_steps": 12, "batch_size": 4, "optimizer": "muon", "eval_every": 6, "learning_rate": 1e-2},
+        corpus={"cats": 1, "dogs": 1}, vocab_size=280, tokens=400,
+    )  # fmt: skip
+    held_out = {"cats": ["The cat sat on the mat."], "dogs": ["The dog sat on the log, and the log on the dog."]}
+    monkeypatch.setattr(cli_train, "find_recipe", lambda name: {"small": small}[name])
+    texts = Dataset.from_dict({"text": [TEXT, TEXT]})
+    monkeypatch.setattr(cli_train, "mixture", lambda recipe, show_progress: (texts, held_out))
+    status, out, _ = run("train", tmp_path / "model", "--recipe", "small", "--max-steps", 10)
+    assert status == 0 and "cats: " in out and "dogs: " in out and "tokens a second" in out
+    assert re.search(r"about [\d.]+ [kM]B of memory for training", out)
+    told = json.loads((tmp_path / "model" / "training.json").read_text(encoding="utf-8"))
+    assert told["corpus"] == "small" and told["train"]["max_steps"] == 10 and told["train"]["optimizer"] == "muon"
+    losses = [told["sources"][name]["val_loss"] for name in ("cats", "dogs")]
+    assert min(losses) <= told["val_loss"] <= max(losses)
+    assert run("train", tmp_path / "model", "--resume")[0] == 0
+    clash = run("train", tmp_path / "other", "--recipe", "small", "--preset", "tiny")
+    assert_is_told(clash, "--recipe brings its own preset")
+
+
+def test_too_little_memory_is_told_before_the_run(run, text, tmp_path, monkeypatch):
+    monkeypatch.setattr(cli_train, "memory_gb", lambda: (1e-3, 1e-4))
+    status, _, err = run(*train(tmp_path / "model", text))
+    assert status == 0 and "training needs about" in err and "activation_checkpointing=True" in err
 
 
 def test_a_folder_with_a_run_is_not_begun_anew_and_a_run_goes_on_only_as_it_was_begun(run, text, tmp_path):
@@ -302,7 +334,16 @@ def test_ctrl_c_outside_of_training_ends_without_a_traceback(run, monkeypatch):
 
 
 def test_every_command_has_help_and_a_wrong_one_gets_usage(capsys):
-    for command in ([], ["data"], ["data", "show"], ["train"], ["generate"], ["doctor"]):
+    for command in (
+        [],
+        ["data"],
+        ["data", "show"],
+        ["train"],
+        ["speedrun"],
+        ["generate"],
+        ["bench", "train"],
+        ["doctor"],
+    ):
         with pytest.raises(SystemExit) as end:
             cli.main([*command, "--help"])
         assert end.value.code == 0 and "usage: minigpt" in capsys.readouterr().out

@@ -7,9 +7,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from minigpt import doctor
+from minigpt import doctor, hardware
 from minigpt.corpus import COURSE_SOURCES
-from minigpt.doctor import diagnose, matmul_speed, memory_gb
+from minigpt.doctor import diagnose
+from minigpt.hardware import matmul_speed, memory_gb
 
 
 @pytest.fixture
@@ -98,5 +99,5 @@ def test_the_speed_of_a_matrix_product_counts_two_operations_for_each_of_its_cub
     clock = iter(
         [0.0, 0.5, 1.0, 1.25, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0]
     )  # the second of five is the best, a quarter second
-    monkeypatch.setattr(doctor.time, "perf_counter", lambda: next(clock))
+    monkeypatch.setattr(hardware.time, "perf_counter", lambda: next(clock))
     assert matmul_speed(torch.float32, torch.device("cpu"), size=100) == pytest.approx(2 * 100**3 / 0.25 / 1e9)

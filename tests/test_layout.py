@@ -13,8 +13,8 @@ PACKAGE = Path(__file__).resolve().parents[1] / "minigpt"
 # A module imports from its own floor and from those below. A new module needs its place here.
 FLOORS = [
     {"config", "files", "bootstrap"},
-    {"chat_template", "model", "tokenizer", "tokenizer_files", "optim", "corpus"},
-    {"generate", "evaluate", "interop", "checkpoint", "trainer"},
+    {"chat_template", "estimate", "hardware", "fused", "model", "tokenizer", "tokenizer_files", "optim", "corpus"},
+    {"generate", "evaluate", "interop", "checkpoint", "history", "resume", "trainer", "recipes", "speedrun"},
     {"lab"},
     {"bench", "doctor", "course", "cli"},
     {"__init__", "__main__"},
@@ -26,7 +26,10 @@ ONLY = {
     "config": set(),
     "files": set(),
     "bootstrap": set(),
-    "model": {"config"},
+    "estimate": {"config"},
+    "hardware": set(),
+    "fused": set(),
+    "model": {"config", "fused"},
     "chat_template": set(),
     "tokenizer": {"chat_template", "files"},
     "tokenizer_files": {"tokenizer"},
@@ -34,7 +37,11 @@ ONLY = {
     "generate": {"config", "model"},
     "evaluate": set(),
     "interop": {"config", "model"},
-    "trainer": {"config", "optim", "evaluate", "files"},
+    "history": set(),
+    "resume": {"files"},
+    "trainer": {"config", "hardware", "optim", "evaluate", "history", "resume"},
+    "recipes": {"config", "corpus"},
+    "speedrun": {"corpus", "hardware", "history", "model", "recipes", "tokenizer", "trainer"},
     "corpus": {"config", "tokenizer", "files"},
 }
 
@@ -44,7 +51,7 @@ UPWARD = {
 }
 
 LONGEST_FILE = 300  # lines
-LINES_OF_CODE = 6_800  # of the whole, nearly half of it in corpus/; raise this in the commit that needs it
+LINES_OF_CODE = 7_700  # of the whole, nearly half of it in corpus/; raise this in the commit that needs it
 MAY_PRINT = {"cli", "course", "bootstrap"}
 INTERFACES = {  # methods that are documented where the interface is: torch's modules, the trainer's callbacks
     "forward",
@@ -251,7 +258,7 @@ def test_every_public_signature_is_typed(module):
     assert not untyped
 
 
-@pytest.mark.parametrize("module", sorted(SOURCES.keys() - MAY_PRINT))
+@pytest.mark.parametrize("module", sorted(module for module in SOURCES if _top(module) not in MAY_PRINT))
 def test_nothing_but_the_commands_prints(module):
     written = [node for node in ast.walk(SOURCES[module]) if isinstance(node, (ast.Name, ast.Attribute))]
     words = {ast.unparse(node) for node in written} & {"print", "sys.stdout.write", "sys.stderr.write", "pprint.pprint"}

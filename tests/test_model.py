@@ -7,7 +7,8 @@ import torch.nn.functional as F
 from conftest import FAMILIES, TINY, make_model
 
 from minigpt import GPT, GPTConfig
-from minigpt.model import make_norm, rotary_table, rotate
+from minigpt.fused import rotate
+from minigpt.model import make_norm, rotary_table
 
 IDX = torch.randint(0, 31, (3, 8), generator=torch.Generator().manual_seed(1))
 

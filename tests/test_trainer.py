@@ -7,9 +7,8 @@ import pytest
 import torch
 from conftest import FAMILIES, make_model
 
-from minigpt import GPT, TrainConfig, Trainer
+from minigpt import TokenData, Trainer
 from minigpt.evaluate import bits_per_byte, evaluate_loss, perplexity
-from minigpt.optim import learning_rate_at, parameter_groups
 from minigpt.trainer import TrainingDiverged
 
 
@@ -109,22 +108,32 @@ def test_a_stopped_trainer_goes_on_when_asked_again(small_data, quick):
     assert len(trainer.fit().rows) == 20
 
 
-def test_micro_batches_equal_one_large_batch(small_data, quick):
-    tokenizer, train, val = small_data
+class Cut:
+    """Gives the windows of one large batch in pieces of these sizes, one after the other."""
 
-    class Halves:
-        """Gives the two halves of each batch of `train`, one after the other."""
+    def __init__(self, data, sizes, masked=0):
+        self.data, self.sizes, self.masked = data, sizes, masked
 
-        def batch(self, step, batch_size):
-            idx, targets = train.batch(step // 2, 2 * batch_size)
-            rows = slice(batch_size * (step % 2), batch_size * (step % 2 + 1))
-            return idx[rows], targets[rows]
+    def batch(self, step, batch_size):
+        update, piece = divmod(step, len(self.sizes))
+        idx, targets = self.data.batch(update, sum(self.sizes))
+        targets[: self.masked, 2:] = -100
+        first = sum(self.sizes[:piece])
+        return idx[first : first + self.sizes[piece]], targets[first : first + self.sizes[piece]]
 
-    one, two = fresh(tokenizer), fresh(tokenizer)
-    whole = Trainer(one, train, None, quick.replace(batch_size=8), callbacks=[]).fit()
-    halves = Trainer(two, Halves(), None, quick.replace(batch_size=4, grad_accum_steps=2), callbacks=[]).fit()
-    assert halves["train_loss"][1] == pytest.approx(whole["train_loss"][1], rel=1e-3)
-    assert halves.rows[-1]["tokens"] == whole.rows[-1]["tokens"]
+
+@pytest.mark.parametrize("masked", [0, 3])
+@pytest.mark.parametrize("sizes", [(4, 4), (4, 3, 1), (2, 2, 2, 2)])
+def test_micro_batches_equal_one_large_batch(small_data, quick, sizes, masked):
+    """The last may be short, and targets that do not count may lie anywhere: every target weighs the same."""
+    tokenizer, train, _ = small_data
+    one, many = fresh(tokenizer), fresh(tokenizer)
+    whole = Trainer(one, Cut(train, (8,), masked), None, quick.replace(max_steps=5), callbacks=[]).fit()
+    cut = quick.replace(max_steps=5, grad_accum_steps=len(sizes))
+    pieces = Trainer(many, Cut(train, sizes, masked), None, cut, callbacks=[]).fit()
+    assert pieces["train_loss"][1] == pytest.approx(whole["train_loss"][1], rel=1e-4)
+    assert pieces["grad_norm"][1][0] == pytest.approx(whole["grad_norm"][1][0], rel=1e-5)
+    assert pieces.rows[-1]["tokens"] == whole.rows[-1]["tokens"]
 
 
 def test_a_loss_that_is_no_number_stops_before_it_spoils_the_weights(small_data, quick, tmp_path):
@@ -145,6 +154,38 @@ def test_a_loss_that_is_no_number_stops_before_it_spoils_the_weights(small_data,
         Trainer(Poison(), train, None, quick.replace(checkpoint_every=2), callbacks=[], folder=tmp_path).fit()
     assert all(torch.isfinite(p).all() for p in model.parameters())
     assert torch.load(tmp_path / "resume.pt", weights_only=True)["step"] == 4
+
+
+def test_a_loss_that_climbs_stops_the_run_and_its_checkpoint_is_from_before(small_data, quick, tmp_path):
+    tokenizer, train, _ = small_data
+    hot = quick.replace(max_steps=200, learning_rate=3.0, grad_clip=None, warmup_steps=15, eval_every=1, max_rise=0.5)
+    trainer = Trainer(fresh(tokenizer), train, None, hot, callbacks=[], folder=tmp_path)
+    with pytest.raises(
+        TrainingDiverged, match=r"averaged over the last ten.*holds the last checkpoint\. Try a learning"
+    ):
+        trainer.fit()
+    kept = torch.load(tmp_path / "resume.pt", weights_only=True)
+    losses = trainer.history["train_loss"][1]
+    assert 0 < kept["step"] < trainer.step and losses[kept["step"] - 1] < losses[-1]
+    goes_on = Trainer(fresh(tokenizer), train, None, hot.replace(max_rise=None), callbacks=[]).fit()
+    assert len(goes_on.rows) == 200
+
+
+def test_a_full_disk_leaves_the_older_checkpoint(small_data, quick, tmp_path, monkeypatch):
+    tokenizer, train, val = small_data
+    Trainer(fresh(tokenizer), train, val, quick, callbacks=[At(12, Trainer.stop)], folder=tmp_path).fit()
+    before = (tmp_path / "resume.pt").read_bytes()
+    real = torch.save
+
+    def full(state, path):
+        real(state, path)
+        path.write_bytes(path.read_bytes()[:1000])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.warns(UserWarning, match="training goes on without a checkpoint of step 20"):
+        Trainer(fresh(tokenizer), train, val, quick, callbacks=[], folder=tmp_path).fit(resume=True)
+    assert (tmp_path / "resume.pt").read_bytes() == before and len(list(tmp_path.iterdir())) == 1
 
 
 def test_a_full_disk_during_a_checkpoint_warns_and_training_goes_on(small_data, quick, tmp_path, monkeypatch):
@@ -192,6 +233,75 @@ def test_an_absent_device_is_refused(small_data, quick):
         Trainer(fresh(small_data[0]), small_data[1], None, quick.replace(device="cuda"))
 
 
+@pytest.mark.parametrize(("precision", "words"), [("fp16", "is for cuda and mps"), ("tf32", "is for cuda, and")])
+def test_a_precision_that_a_processor_lacks_is_refused(small_data, quick, precision, words):
+    with pytest.raises(ValueError, match=words):
+        Trainer(fresh(small_data[0]), small_data[1], None, quick.replace(precision=precision, device="cpu"))
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.2])
+def test_activation_checkpointing_keeps_less_and_changes_nothing(small_data, quick, dropout):
+    tokenizer, train, _ = small_data
+    losses, kept = [], []
+    for recompute in (False, True):
+        model, sizes = fresh(tokenizer, dropout=dropout, n_layer=4), []
+
+        def keep(tensor, sizes=sizes):
+            sizes.append(tensor.numel())
+            return tensor
+
+        config = quick.replace(max_steps=3, activation_checkpointing=recompute, device="cpu")
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            losses.append(Trainer(model, train, None, config, callbacks=[]).fit()["train_loss"][1])
+        kept.append(sum(sizes))
+        assert model.activation_checkpointing is False
+    assert losses[0] == losses[1] and kept[1] < 0.6 * kept[0]
+
+
+def test_activation_checkpointing_is_refused_for_a_model_without_it(small_data, quick):
+    with pytest.raises(ValueError, match="Linear cannot compute its blocks twice"):
+        Trainer(torch.nn.Linear(2, 2), small_data[1], None, quick.replace(activation_checkpointing=True))
+
+
+def test_where_compiling_fails_training_goes_on_without(small_data, quick, monkeypatch):
+    tokenizer, train, _ = small_data
+
+    def no_compiler(model):
+        def forward(*_):
+            raise RuntimeError("no working C++ compiler")
+
+        return forward
+
+    monkeypatch.setattr(torch, "compile", no_compiler)
+    plain = Trainer(fresh(tokenizer, dropout=0.1), train, None, quick, callbacks=[]).fit()
+    with pytest.warns(UserWarning, match="goes on without: no working C.. compiler"):
+        compiled = Trainer(fresh(tokenizer, dropout=0.1), train, None, quick.replace(compile=True), callbacks=[]).fit()
+    assert compiled["train_loss"] == plain["train_loss"]
+
+
+def test_muon_learns_and_resumes_bit_for_bit(small_data, quick, tmp_path):
+    tokenizer, train, val = small_data
+    muon = quick.replace(optimizer="muon", schedule="wsd", min_lr=0.0)
+    whole = Trainer(fresh(tokenizer), train, val, muon, callbacks=[]).fit()
+    assert whole.last("val_loss") < 0.5 * whole["train_loss"][1][0]
+    Trainer(fresh(tokenizer), train, val, muon, callbacks=[At(7, Trainer.stop)], folder=tmp_path).fit()
+    resumed = Trainer(fresh(tokenizer), train, val, muon, callbacks=[], folder=tmp_path).fit(resume=True)
+    assert resumed["train_loss"] == whole["train_loss"] and resumed["val_loss"] == whole["val_loss"]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no NVIDIA GPU here")
+@pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16", "fp16"])
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_every_precision_of_a_gpu_learns_and_resumes(small_data, quick, tmp_path, precision, optimizer):
+    tokenizer, train, val = small_data
+    config = quick.replace(device="cuda", precision=precision, optimizer=optimizer, max_steps=60)
+    history = Trainer(fresh(tokenizer), train, val, config, callbacks=[]).fit()
+    assert history.last("val_loss") < 0.7 * history["train_loss"][1][0]
+    Trainer(fresh(tokenizer), train, val, config, callbacks=[At(7, Trainer.stop)], folder=tmp_path).fit()
+    resumed = Trainer(fresh(tokenizer), train, val, config, callbacks=[], folder=tmp_path).fit(resume=True)
+    assert resumed.last("val_loss") == pytest.approx(history.last("val_loss"), rel=2e-2)
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no NVIDIA GPU here")
 def test_a_gpu_learns_the_same(small_data, quick):
     tokenizer, train, val = small_data
@@ -227,30 +337,6 @@ def test_auto_takes_bf16_where_the_processor_has_instructions_for_it(
     assert Trainer(fresh(tokenizer), train, None, auto.replace(precision="fp32"), callbacks=[]).precision == "fp32"
 
 
-def test_the_learning_rate_climbs_then_follows_half_a_cosine():
-    config = TrainConfig(max_steps=101, warmup_steps=10, learning_rate=1.0, min_lr=0.1)
-    rates = [learning_rate_at(step, config) for step in range(101)]
-    assert rates[:10] == pytest.approx([0.1 * (i + 1) for i in range(10)])
-    assert rates[10] == 1.0 and rates[55] == pytest.approx(0.55) and rates[100] == pytest.approx(0.1)
-    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR
-    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
-    theirs = scheduler(optimizer, T_max=90, eta_min=0.1)
-    for rate in rates[10:]:
-        assert rate == pytest.approx(optimizer.param_groups[0]["lr"], abs=1e-6)
-        optimizer.step()
-        theirs.step()
-
-
-def test_norms_and_biases_do_not_decay_and_nothing_is_listed_twice():
-    model = GPT(FAMILIES["gpt2"])
-    decaying, free = parameter_groups(model, 0.1)
-    assert all(p.dim() == 2 for p in decaying["params"]) and all(p.dim() == 1 for p in free["params"])
-    assert (
-        free["weight_decay"] == 0
-        and sum(p.numel() for g in (decaying, free) for p in g["params"]) == model.num_parameters()
-    )
-
-
 def test_evaluation_weighs_every_target_the_same(small_data):
     tokenizer, _, val = small_data
     model = fresh(tokenizer)
@@ -258,6 +344,14 @@ def test_evaluation_weighs_every_target_the_same(small_data):
     assert one_by_one == pytest.approx(together, rel=1e-5)
     with pytest.raises(ValueError, match="nothing to evaluate"):
         evaluate_loss(model, [])
+
+
+def test_a_validation_set_smaller_than_a_batch_is_judged_whole(small_data, quick):
+    tokenizer, train, val = small_data
+    short = TokenData(val.tokens[:12], context_length=8)
+    history = Trainer(fresh(tokenizer), train, short, quick.replace(batch_size=64, max_steps=2), callbacks=[]).fit()
+    assert sum(int((targets != -100).sum()) for _, targets in short.windows(64)) == 11
+    assert history.last("val_loss") > 0
 
 
 def test_perplexity_and_bits_per_byte():

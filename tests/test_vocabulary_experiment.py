@@ -6,6 +6,7 @@ from datasets import Dataset
 
 from minigpt import GPT, BPETokenizer, GPTConfig
 from minigpt.corpus.stories import stories
+from minigpt.estimate import flops_per_token
 from minigpt.lab.experiments import vocabulary
 
 TEXTS = [row["text"] for row in stories()][:200]
@@ -30,14 +31,14 @@ def test_operations_are_those_of_the_matrices_and_of_attention():
     attention = (
         2 * 2 * config.context_length * config.n_embd
     )  # scores and mixing: a multiplication and an addition each
-    assert vocabulary.operations_per_token(config, parameters) == 3 * (2 * parameters + config.n_layer * attention)
+    assert flops_per_token(config) == 3 * (2 * parameters + config.n_layer * attention)
 
 
 def test_a_run_reports_bits_of_the_text_and_spends_what_it_was_given():
     train, val = vocabulary.split(TEXTS)
     row = vocabulary.measure(train, val, vocab_size=300, compute=6e9)
     config = GPTConfig.llama(vocab_size=300, **vocabulary.BODY)
-    cost = 32 * config.context_length * vocabulary.operations_per_token(config, row["parameters"])  # of an update
+    cost = 32 * config.context_length * flops_per_token(config)  # of an update
     assert row["updates"] * cost <= 6e9 < (row["updates"] + 1) * cost
     assert 0 < row["val_loss"] < 1.1 * math.log(300)
     tokens = BPETokenizer.train(train, vocab_size=300).encode_batch(val)

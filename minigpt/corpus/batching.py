@@ -10,7 +10,7 @@ import hashlib
 import itertools
 import json
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from os import PathLike
 from pathlib import Path
 
@@ -20,9 +20,9 @@ from datasets import Dataset
 from torch import Tensor
 from tqdm import tqdm
 
-from minigpt.tokenizer import Tokenizer, pieces
+from minigpt.tokenizer import BPETokenizer, Tokenizer, pieces
 
-CHUNK = 256  # pieces of text encoded at once
+CHUNK = 64  # pieces of text encoded at once: what the library keeps for each token is many times its id
 
 
 class TokenData:
@@ -71,6 +71,29 @@ class TokenData:
             for row, skip in enumerate(wanted - fitting):
                 targets[row, :skip] = -100
             yield idx, targets
+
+
+class Together:
+    """Several texts judged as one: `windows` walks through each in turn, and every target weighs the same."""
+
+    def __init__(self, parts: Sequence[TokenData]):
+        self.parts = parts
+
+    def windows(self, batch_size: int, max_batches: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
+        """As `TokenData.windows`; `max_batches` are shared out equally, at least one for each."""
+        share = None if max_batches is None else max(1, max_batches // len(self.parts))
+        for part in self.parts:
+            yield from part.windows(batch_size, share)
+
+
+def token_data(tokenizer: BPETokenizer, texts: Sequence[str], context_length: int, seed: int) -> TokenData:
+    """The documents as one row of ids, each closed by the end-of-text token."""
+    ids = [
+        np.array([*document, tokenizer.eos_id], dtype=_dtype(tokenizer))
+        for first in range(0, len(texts), CHUNK)
+        for document in tokenizer.encode_batch(texts[first : first + CHUNK])
+    ]
+    return TokenData(np.concatenate(ids), context_length, seed)
 
 
 def pack(

@@ -23,7 +23,8 @@ from tqdm import tqdm
 
 from minigpt.config import GPTConfig, TrainConfig
 from minigpt.corpus import load_corpus
-from minigpt.corpus.batching import TokenData
+from minigpt.corpus.batching import TokenData, token_data
+from minigpt.estimate import flops_per_token
 from minigpt.evaluate import bits_per_byte, evaluate_loss
 from minigpt.files import as_text, write_atomically
 from minigpt.model import GPT
@@ -37,7 +38,6 @@ BUDGETS = (
     (3.6e12, (257, 512, 2048, 8192), (0,)),
 )
 BATCH, LEARNING_RATE = 32, 4e-3
-CHUNK = 32  # documents encoded at once: what the library keeps for each token is many times its id
 RESULTS = Path(__file__).resolve().parents[3] / "notebooks" / "results" / "02_vocabulary.json"
 
 
@@ -47,25 +47,6 @@ def split(texts: Sequence[str], val_fraction: float = 0.1, seed: int = 0) -> tup
     reached = np.cumsum([len(texts[i]) for i in order])
     cut = int(np.searchsorted(reached, wanted)) + 1
     return [texts[i] for i in sorted(order[cut:])], [texts[i] for i in sorted(order[:cut])]
-
-
-def token_data(tokenizer: BPETokenizer, texts: Sequence[str], context_length: int, seed: int) -> TokenData:
-    """The documents as one row of ids, each closed by the end-of-text token."""
-    ids = [
-        np.array([*document, tokenizer.eos_id], dtype=np.uint16)
-        for first in range(0, len(texts), CHUNK)
-        for document in tokenizer.encode_batch(texts[first : first + CHUNK])
-    ]
-    return TokenData(np.concatenate(ids), context_length, seed)
-
-
-def operations_per_token(config: GPTConfig, parameters: int) -> float:
-    """Floating-point operations that one token costs in training, after Kaplan et al. 2020, table 1.
-
-    6 for each parameter (the tied table counts once: looking a token up costs nothing, scoring all of them does), and
-    12 for each layer, position in the window and number per token, which is attention.
-    """
-    return 6 * parameters + 12 * config.n_layer * config.context_length * config.n_embd
 
 
 def train(
@@ -115,7 +96,7 @@ def measure(
         token_data(tokenizer, side, shape.context_length, seed) for side in (train_texts, val_texts)
     )
     tokens_per_step = BATCH * shape.context_length
-    updates = max(1, int(compute / operations_per_token(shape, model.num_parameters()) / tokens_per_step))
+    updates = max(1, int(compute / flops_per_token(shape) / tokens_per_step))
     train_seconds = train(model, train_data, updates, BATCH, LEARNING_RATE, seed, callbacks)
     val_loss = evaluate_loss(model, val_data.windows(BATCH))
     train_bytes, val_bytes = (sum(len(text.encode()) for text in side) for side in (train_texts, val_texts))

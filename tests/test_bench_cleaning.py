@@ -1,6 +1,7 @@
 import pytest
 
-from minigpt import bench, load_corpus
+from minigpt import load_corpus
+from minigpt.bench import clean as bench
 from minigpt.cli import main
 
 TEXTS = "\n".join(

@@ -1,4 +1,4 @@
-"""`minigpt bench`: how fast the package is, beside its peers, and how much memory it takes. Returns rows, prints nothing.
+"""Cleaning beside its peers, in MB/s, and in memory: what `minigpt bench clean` prints.
 
 `datatrove` is a peer to compare with in development, not a dependency: pip install "datatrove[io,processing]" spacy.
 Every figure of one table is measured in one run, on the same documents: so the ratios hold on another machine.
