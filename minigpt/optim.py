@@ -43,11 +43,9 @@ def orthogonalise(matrices: Tensor, rounds: int = 5) -> Tensor:
     tall = matrices.size(-2) > matrices.size(-1)
     x = (matrices.mT if tall else matrices).contiguous()
     x = x / x.norm(dim=(-2, -1), keepdim=True).clamp(min=1e-7)
-    other, gram = (
-        torch.empty_like(x),
-        x @ x.mT,
-    )  # memory is taken once: asking for it anew costs as much as the products
-    polynomial = torch.empty_like(gram)  # (N, R, R)
+    gram = x @ x.mT  # (N, R, R)
+    # Memory is taken once: asking for it anew in every round costs as much as the products.
+    other, polynomial = torch.empty_like(x), torch.empty_like(gram)
     for round_ in range(rounds):
         if round_:
             torch.bmm(x, x.mT, out=gram)
@@ -93,7 +91,9 @@ class Muon(torch.optim.Optimizer):
             if not params:
                 continue
             grads, momentum = [p.grad for p in params], group["momentum"]
-            buffers = [self.state[p].setdefault("momentum_buffer", torch.zeros_like(p)) for p in params]
+            for fresh in (p for p in params if p not in self.state):
+                self.state[fresh]["momentum_buffer"] = torch.zeros_like(fresh)
+            buffers = [self.state[p]["momentum_buffer"] for p in params]
             torch._foreach_lerp_(buffers, grads, 1 - momentum)
             updates = torch._foreach_lerp(grads, buffers, momentum)  # Nesterov's look ahead
             if group["weight_decay"]:

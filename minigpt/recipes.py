@@ -9,11 +9,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from datasets import Dataset
 
 from minigpt.config import GPTConfig, TrainConfig, nearest
 from minigpt.corpus import load_corpus
+from minigpt.corpus.batching import split
 from minigpt.corpus.cleaning import clean
 from minigpt.corpus.mixing import mix
 
@@ -96,11 +96,7 @@ def mixture(recipe: Recipe, seed: int = 0, show_progress: bool = False) -> tuple
     held_out: dict[str, list[str]] = {}
     for name in recipe.corpus:
         cleaned, _ = clean(load_corpus(name), recipe.steps.get(name), show_progress=show_progress)
-        texts = cleaned["text"][:]
-        order = np.random.default_rng(seed).permutation(len(texts))
-        reached = np.cumsum([len(texts[i]) for i in order])
-        cut = int(np.searchsorted(reached, recipe.held_out * reached[-1])) + 1
-        held_out[name] = [texts[i] for i in sorted(order[:cut])]
-        sources[name] = Dataset.from_dict({"text": [texts[i] for i in sorted(order[cut:])]})
+        kept, held_out[name] = split(cleaned["text"][:], recipe.held_out, seed)
+        sources[name] = Dataset.from_dict({"text": kept})
     mixed, _ = mix(sources, recipe.corpus, size=int(3.5 * recipe.tokens), seed=seed)
     return mixed, held_out

@@ -77,9 +77,9 @@ class Clock:
         return TOKENS / median([end - start for start, end in itertools.pairwise(self.ends)][WARM_UP:])
 
 
-def _ours(seconds: float, precision: str = "auto") -> float:
+def _ours(seconds: float) -> float:
     clock = Clock(seconds)
-    config = TrainConfig(max_steps=10_000, batch_size=BATCH_SIZE, device="cpu", precision=precision, eval_every=10_000)
+    config = TrainConfig(max_steps=10_000, batch_size=BATCH_SIZE, device="cpu", eval_every=10_000)
     Trainer(GPT(SHAPE), RandomText(), None, config, [clock]).fit()
     return clock.tokens_per_second()
 

@@ -86,6 +86,14 @@ class Together:
             yield from part.windows(batch_size, share)
 
 
+def split(texts: Sequence[str], val_fraction: float = 0.1, seed: int = 0) -> tuple[list[str], list[str]]:
+    """Training and validation documents, the same for every tokenizer; the second hold `val_fraction` of the characters."""
+    order, wanted = np.random.default_rng(seed).permutation(len(texts)), val_fraction * sum(map(len, texts))
+    reached = np.cumsum([len(texts[i]) for i in order])
+    cut = int(np.searchsorted(reached, wanted)) + 1
+    return [texts[i] for i in sorted(order[cut:])], [texts[i] for i in sorted(order[:cut])]
+
+
 def token_data(tokenizer: BPETokenizer, texts: Sequence[str], context_length: int, seed: int) -> TokenData:
     """The documents as one row of ids, each closed by the end-of-text token."""
     ids = [

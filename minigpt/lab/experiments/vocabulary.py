@@ -17,13 +17,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from tqdm import tqdm
 
 from minigpt.config import GPTConfig, TrainConfig
 from minigpt.corpus import load_corpus
-from minigpt.corpus.batching import TokenData, token_data
+from minigpt.corpus.batching import TokenData, split, token_data
 from minigpt.estimate import flops_per_token
 from minigpt.evaluate import bits_per_byte, evaluate_loss
 from minigpt.files import as_text, write_atomically
@@ -39,14 +38,6 @@ BUDGETS = (
 )
 BATCH, LEARNING_RATE = 32, 4e-3
 RESULTS = Path(__file__).resolve().parents[3] / "notebooks" / "results" / "02_vocabulary.json"
-
-
-def split(texts: Sequence[str], val_fraction: float = 0.1, seed: int = 0) -> tuple[list[str], list[str]]:
-    """Training and validation documents, the same for every tokenizer; the second hold `val_fraction` of the characters."""
-    order, wanted = np.random.default_rng(seed).permutation(len(texts)), val_fraction * sum(map(len, texts))
-    reached = np.cumsum([len(texts[i]) for i in order])
-    cut = int(np.searchsorted(reached, wanted)) + 1
-    return [texts[i] for i in sorted(order[cut:])], [texts[i] for i in sorted(order[:cut])]
 
 
 def train(
