@@ -157,6 +157,7 @@ def _train(options: argparse.Namespace) -> int:
     if not history.rows:
         return 0
     print(_speed(trainer, work.shape))
+    judged = {name: _judge(trainer, data, work.tokenizer) for name, data in work.val.items()}
     training = {
         "corpus": choices["recipe"] or _corpus_name(choices["corpus"]),
         "train": work.config.to_dict(),
@@ -164,10 +165,10 @@ def _train(options: argparse.Namespace) -> int:
         "seconds": round(history.last("seconds"), 1),
         "precision": trainer.precision,
         "machine": machine(),
-        **_judge(trainer, list(work.val.values()), work.tokenizer),
+        **_told(list(judged.values())),
     }
     if len(work.val) > 1:
-        training["sources"] = {name: _judge(trainer, [data], work.tokenizer) for name, data in work.val.items()}
+        training["sources"] = {name: _told([one]) for name, one in judged.items()}
     save_checkpoint(options.folder, model, work.tokenizer, training, torch.bfloat16 if options.bf16 else None)
     for name, found in training.get("sources", {}).items():
         print(f"{name}: {found['val_loss']:.3f} nats per token, {found['val_bits_per_byte']:.3f} bits per byte")
@@ -175,15 +176,18 @@ def _train(options: argparse.Namespace) -> int:
     return 0
 
 
-def _judge(trainer: Trainer, texts: list[TokenData], tokenizer: BPETokenizer) -> dict[str, float]:
-    """The loss on every token of texts that were held out, in nats per token and in bits per byte."""
-    loss = evaluate_loss(trainer.model, Together(texts).windows(trainer.config.batch_size), trainer.autocast())
-    n_tokens = sum(len(data) - 1 for data in texts)
-    n_bytes = sum(
-        len(tokenizer.decode([token for token in data.tokens.tolist() if token != tokenizer.eos_id]).encode())
-        for data in texts
-    )
-    return {"val_loss": round(loss, 4), "val_bits_per_byte": round(bits_per_byte(loss, n_tokens, n_bytes), 4)}
+def _judge(trainer: Trainer, data: TokenData, tokenizer: BPETokenizer) -> tuple[float, int, int]:
+    """A text that was held out: the loss on all of it in nats per token, its targets, and its bytes."""
+    loss = evaluate_loss(trainer.model, data.windows(trainer.config.batch_size), trainer.autocast())
+    text = tokenizer.decode([token for token in data.tokens.tolist() if token != tokenizer.eos_id])
+    return loss, len(data) - 1, len(text.encode())
+
+
+def _told(judged: list[tuple[float, int, int]]) -> dict[str, float]:
+    """The loss on all of these texts together, in nats per token and in bits per byte."""
+    tokens, n_bytes = sum(n for _, n, _ in judged), sum(n for _, _, n in judged)
+    loss = sum(loss * n for loss, n, _ in judged) / tokens
+    return {"val_loss": round(loss, 4), "val_bits_per_byte": round(bits_per_byte(loss, tokens, n_bytes), 4)}
 
 
 def _expected_memory(trainer: Trainer, shape: GPTConfig) -> str:
