@@ -8,13 +8,15 @@ moved there when all are complete: a full disk or a killed process leaves the ea
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Mapping
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
 
 from minigpt import interop
 from minigpt.config import GPTConfig
@@ -26,6 +28,10 @@ from minigpt.tokenizer_files import load_tokenizer
 
 def _model_files(model: GPT, dtype: torch.dtype | None) -> Files:
     weights = {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}
+    if "token_embedding.weight" not in weights or any(".plain." in name for name in weights):
+        raise ValueError(
+            "the model has adapters beside its matrices: merge_lora(model) first, or save_adapter(model, folder)."
+        )
     fields: dict[str, Any] = {"minigpt": model.config.to_dict()}
     if interop.architecture(model.config):
         weights = interop.to_hf_weights(model.config, weights)
@@ -45,48 +51,91 @@ def save_model(model: GPT, folder: str | PathLike, dtype: torch.dtype | None = N
     """Write config.json and model.safetensors. `dtype` (such as torch.bfloat16, half the size) casts the weights.
 
     Raises:
+        ValueError: a model with adapters, which have files of their own.
         OSError: the disk is full or not writable; an earlier checkpoint in `folder` is kept.
     """
     write_atomically(Path(folder), _model_files(model, dtype))
 
 
-def load_model(folder: str | PathLike) -> GPT:
-    """Open a folder of ours or one in the Hugging Face layout, as fp32, in evaluation mode.
+class _Stored(Mapping[str, Tensor]):
+    """The tensors of a folder, in one safetensors file or in the shards that an index names, each read when asked for.
+
+    A file is opened anew each time: what was read of it leaves memory together with the tensor.
+    """
+
+    def __init__(self, folder: Path):
+        files = [folder / "model.safetensors"]
+        if not files[0].is_file() and (index := folder / "model.safetensors.index.json").is_file():
+            weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+            files = [folder / name for name in sorted(set(weight_map.values()))]
+        _need(*files)
+        self._files: dict[str, Path] = {}
+        for path in files:
+            with safe_open(path, "pt") as file:
+                self._files |= dict.fromkeys(file.keys(), path)
+
+    def __getitem__(self, name: str) -> Tensor:
+        with safe_open(self._files[name], "pt") as file:
+            return file.get_tensor(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._files)
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+
+def _need(*paths: Path) -> None:
+    for path in paths:
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"{path.parent} holds no {path.name}; a checkpoint is a folder with config.json and model.safetensors, "
+                "as model.save_pretrained(folder) writes it. One with pytorch_model.bin alone is converted by transformers: "
+                "AutoModelForCausalLM.from_pretrained(FOLDER).save_pretrained(NEW_FOLDER)."
+            )
+
+
+def load_model(where: str | PathLike, dtype: torch.dtype = torch.float32) -> GPT:
+    """Open a folder of ours, one in the Hugging Face layout, a model of its hub, or a .gguf file, in evaluation mode.
+
+    Little more memory is taken than the weights need: they are read one by one.
+
+    Args:
+        where: a path, or a name on the hub such as "gpt2" or "HuggingFaceTB/SmolLM2-135M".
+        dtype: of the weights, whatever they are stored in; torch.bfloat16 takes half the memory.
 
     Raises:
         FileNotFoundError: no such folder, or a file is missing from it.
+        FetchError: neither a path, nor a model that could be fetched.
         ValueError: a damaged file, an unknown architecture, missing or unexpected tensors (listed).
     """
-    folder = Path(folder)
-    for name in ("config.json", "model.safetensors"):
-        if not (folder / name).is_file():
-            raise FileNotFoundError(
-                f"{folder} holds no {name}; a checkpoint is a folder with config.json and model.safetensors, "
-                "as model.save_pretrained(folder) writes it."
-            )
+    path = interop.locate(where)
+    return interop.GGUFFile(path).model(dtype) if path.suffix.lower() == ".gguf" else _load_folder(path, dtype)
+
+
+def _load_folder(folder: Path, dtype: torch.dtype) -> GPT:
+    _need(folder / "config.json")
     try:
         fields = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        weights = load_file(folder / "model.safetensors")
+        stored = _Stored(folder)
         if not isinstance(fields, dict):
             raise ValueError("config.json names no fields")
-    except (ValueError, SafetensorError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
         raise ValueError(
             f"the checkpoint in {folder} is damaged or half-written ({error}); save or fetch it again."
         ) from error
     try:
         config = GPTConfig.make(**fields["minigpt"]) if "minigpt" in fields else interop.from_hf_config(fields)
         if interop.architecture(config):
-            weights = interop.from_hf_weights(config, weights)
-        elif config.tie_embedding:
-            weights["head.weight"] = weights["token_embedding.weight"]
-        model = GPT(config)
-        model.load_state_dict(weights)  # copies into fp32, whatever was stored
-    except (KeyError, TypeError, RuntimeError) as error:
+            weights = interop.from_hf_weights(config, stored, dtype)
+        else:
+            weights = interop.from_own_weights(config, stored, dtype)
+    except (KeyError, TypeError) as error:
         raise ValueError(
             f"config.json and model.safetensors in {folder} do not belong together, or lack something ({error}); "
             "save or fetch both again."
         ) from error
-    return model.eval()
+    return interop.build(config, weights)
 
 
 def save_checkpoint(
@@ -103,6 +152,10 @@ def save_checkpoint(
     write_atomically(Path(folder), files)
 
 
-def load_checkpoint(folder: str | PathLike) -> tuple[GPT, Tokenizer]:
-    """The model and its tokenizer. Raises as `load_model`."""
-    return load_model(folder), load_tokenizer(folder)
+def load_checkpoint(where: str | PathLike, dtype: torch.dtype = torch.float32) -> tuple[GPT, Tokenizer]:
+    """The model and its tokenizer, from all that `load_model` opens. Raises as `load_model`."""
+    path = interop.locate(where)
+    if path.suffix.lower() == ".gguf":
+        file = interop.GGUFFile(path)
+        return file.model(dtype), file.tokenizer()
+    return _load_folder(path, dtype), load_tokenizer(path)

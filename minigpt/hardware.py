@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import gc
 import importlib.util
 import os
 import platform
@@ -67,6 +70,13 @@ def memory_gb() -> tuple[float, float] | None:
         total = min(total, int(limit))
         free = min(free, total)
     return total / 1e9, free / 1e9
+
+
+def release_memory() -> None:
+    """Give memory that is no longer used back to the system; the C library of Linux would keep it for later."""
+    gc.collect()
+    with contextlib.suppress(OSError, AttributeError):  # other systems have no such library, or no such function in it
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 def machine() -> str:

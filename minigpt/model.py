@@ -192,7 +192,16 @@ class GPT(nn.Module):
         Raises:
             ValueError: an id outside the vocabulary, more tokens than the context holds, or shapes that do not match.
         """
-        self._check(idx, targets, cache)
+        self.check(idx, targets, cache)
+        logits = self.head(self.hidden(idx, cache=cache, maps=maps))  # (B, T, V)
+        if self.config.logit_cap is not None:
+            logits = self.config.logit_cap * torch.tanh(logits / self.config.logit_cap)
+        if targets is None:
+            return logits, None
+        return logits, F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), ignore_index=-100)
+
+    def hidden(self, idx: Tensor, *, cache: KVCache | None = None, maps: list[Tensor] | None = None) -> Tensor:
+        """What the head reads: the residual stream after the last norm, (B, T, C). Arguments as in `forward`."""
         positions = torch.arange(idx.size(1), device=idx.device) if cache is None else cache.positions(idx.size(1))
         x = self.token_embedding(idx)  # (B, T, C)
         rotary = None
@@ -214,14 +223,10 @@ class GPT(nn.Module):
             x = block(x, rotary=rotary, mask=mask, cache=cache, maps=maps)
         if cache is not None:
             cache.advance(idx.size(1))
-        logits = self.head(self.norm(x))  # (B, T, V)
-        if self.config.logit_cap is not None:
-            logits = self.config.logit_cap * torch.tanh(logits / self.config.logit_cap)
-        if targets is None:
-            return logits, None
-        return logits, F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), ignore_index=-100)
+        return self.norm(x)
 
-    def _check(self, idx: Tensor, targets: Tensor | None, cache: KVCache | None) -> None:
+    def check(self, idx: Tensor, targets: Tensor | None = None, cache: KVCache | None = None) -> None:
+        """ValueError for ids that `forward` cannot take: shapes, the context, the vocabulary."""
         if idx.dim() != 2:
             raise ValueError(f"idx has shape {tuple(idx.shape)}; expected (B, T): put one sequence in as idx[None].")
         if targets is not None and targets.shape != idx.shape:
@@ -268,8 +273,8 @@ class GPT(nn.Module):
         save_model(self, folder)
 
     @classmethod
-    def from_pretrained(cls, folder: str | PathLike) -> GPT:
-        """Open a folder of ours or one in the Hugging Face layout (see `minigpt.checkpoint`)."""
+    def from_pretrained(cls, where: str | PathLike, dtype: torch.dtype = torch.float32) -> GPT:
+        """Open a folder of ours or of Hugging Face's, a model of its hub, or a .gguf file (see `minigpt.checkpoint`)."""
         from minigpt.checkpoint import load_model
 
-        return load_model(folder)
+        return load_model(where, dtype)

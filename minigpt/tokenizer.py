@@ -219,6 +219,14 @@ class BPETokenizer:
         tokenizer.train_from_iterator((piece for text in texts for piece in pieces(_check_text(text))), trainer)
         return cls(tokenizer)
 
+    def with_special_tokens(self, tokens: Sequence[str]) -> BPETokenizer:
+        """A copy with more special tokens, whose ids follow the others. ValueError for one that is there already."""
+        if known := [token for token in tokens if self._tokenizer.token_to_id(token) is not None]:
+            raise ValueError(f"{known[0]} is in the vocabulary already; leave it out.")
+        wider = tokenizers.Tokenizer.from_str(self._tokenizer.to_str())
+        wider.add_special_tokens(list(tokens))
+        return BPETokenizer(wider, self.eos_token, self.chat_template)
+
     def encode(self, text: str, allowed_special: bool = False) -> list[int]:
         """Ids for any text. ValueError for a lone surrogate, which is not text.
 
@@ -270,6 +278,19 @@ class BPETokenizer:
         return _files(self, eos_token=self.eos_token, pad_token=self.eos_token, chat_template=self.chat_template)
 
     save = _save
+
+
+def decode_pieces(tokenizer: Tokenizer, tokens: Iterable[int]) -> Iterator[str]:
+    """Text as its tokens come, a piece at a time; a character whose last bytes are still to come waits for them."""
+    ids: list[int] = []
+    shown = ""
+    for token in tokens:
+        ids.append(token)
+        text = tokenizer.decode(ids)
+        if not text.endswith("\ufffd"):
+            yield text[len(shown) :]
+            shown = text
+    yield tokenizer.decode(ids)[len(shown) :]
 
 
 def _piece(content: bytes) -> str:

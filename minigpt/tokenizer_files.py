@@ -1,7 +1,7 @@
 """Opens tokenizer files, ours and those of others: tokenizer.json, and GPT-2's pair of vocab.json and merges.txt.
 
-What is refused, with its reason: files that are damaged, tokenizers of another kind, and byte-level ones that lack some
-of the 256 bytes, since text with those bytes would vanish without a word.
+What is refused, with its reason: files that are damaged, tokenizers of another kind, and byte-level ones that lack bytes
+which texts are made of, since text with those bytes would vanish without a word.
 """
 
 from __future__ import annotations
@@ -18,18 +18,28 @@ from minigpt.tokenizer import END_OF_TEXT, BPETokenizer, CharTokenizer, Tokenize
 
 PAIRS = {"vocab.json": "merges.txt", "encoder.json": "vocab.bpe"}  # the names in `transformers`, and those of 2019
 
+# No printed text has them: control characters, and bytes that no UTF-8 character begins with, or none that has a shape.
+RARE_BYTES = ({*range(0x20), 0x7F} - set(b"\t\n\r")) | {0xC0, 0xC1, *range(0xF1, 0x100)}
+
 
 def load_tokenizer(where: str | PathLike) -> Tokenizer:
     """Open the tokenizer in a folder, or a tokenizer.json or vocab.json itself: characters or byte-level BPE.
 
-    A folder's tokenizer_config.json and chat_template.jinja say which token ends a text, and how a conversation is
-    laid out. `vocab.json` needs its `merges.txt` beside it (`encoder.json` its `vocab.bpe`).
+    A model on the Hugging Face hub, by its name, and a .gguf file have one too (see `minigpt.checkpoint`). A folder's
+    tokenizer_config.json and chat_template.jinja say which token ends a text, and how a conversation is laid out.
+    `vocab.json` needs its `merges.txt` beside it (`encoder.json` its `vocab.bpe`). Control characters may be missing from
+    the vocabulary of others, as from SmolLM2's: `encode` then leaves them out, as `transformers` does.
 
     Raises:
         FileNotFoundError: there is none, or half of a pair is missing.
-        ValueError: the file is damaged, holds another kind of tokenizer, or cannot write every byte.
+        ValueError: the file is damaged, holds another kind of tokenizer, or cannot write every text.
+        FetchError: neither a path, nor a model on the hub that could be fetched.
     """
-    path = Path(where).expanduser()
+    from minigpt import interop
+
+    path = interop.locate(where)
+    if path.suffix == ".gguf":
+        return interop.GGUFFile(path).tokenizer()
     names = ["tokenizer.json", *PAIRS]
     if path.is_dir():
         path = path / next((name for name in names if (path / name).is_file()), names[0])
@@ -57,7 +67,7 @@ def load_tokenizer(where: str | PathLike) -> Tokenizer:
             f"{path} holds a BPE that joins characters, as SentencePiece makes it; minigpt reads byte-level BPE, as GPT-2, "
             "Llama 3, Qwen and SmolLM have it."
         )
-    _check_bytes(path, vocabulary)
+    check_bytes(path, vocabulary)
     try:
         tokenizer = tokenizers.Tokenizer.from_str(json.dumps(content))
     except Exception as error:  # the library raises plain Exception
@@ -80,11 +90,12 @@ def _is_byte_level(step: Any) -> bool:
     return step.get("type") == "ByteLevel" or any(map(_is_byte_level, step.get("pretokenizers") or ()))
 
 
-def _check_bytes(path: Path, vocabulary: Any) -> None:
+def check_bytes(path: Path, vocabulary: Any) -> None:
+    """Refuse a byte-level vocabulary, token to id, that cannot write every printed text. ValueError names a byte."""
     if not isinstance(vocabulary, dict) or not all(type(i) is int and i >= 0 for i in vocabulary.values()):
         raise ValueError(f"{path} is damaged: its vocabulary is no table of tokens and ids; save or fetch it again.")
     missing = [byte for character, byte in byte_alphabet().items() if character not in vocabulary]
-    if missing:
+    if not RARE_BYTES.issuperset(missing):
         raise ValueError(
             f"the vocabulary of {path} has {len(vocabulary)} tokens and lacks {len(missing)} of the 256 bytes, such as "
             f"0x{missing[0]:02x}; text with them would vanish. Train it again with the whole alphabet of bytes, as "
@@ -109,7 +120,7 @@ def _characters(path: Path, vocabulary: Any) -> CharTokenizer:
 def _from_pair(vocabulary: Path, merges: Path) -> BPETokenizer:
     if not merges.is_file():
         raise FileNotFoundError(f"{vocabulary.name} needs {merges.name} beside it, and {vocabulary.parent} has none.")
-    _check_bytes(vocabulary, _read_json(vocabulary))
+    check_bytes(vocabulary, _read_json(vocabulary))
     try:
         model = models.BPE.from_file(str(vocabulary), str(merges))
     except Exception as error:  # the library raises plain Exception

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from minigpt.config import TrainConfig
 from minigpt.evaluate import evaluate_loss
-from minigpt.hardware import has_fast_bf16, pick_device, pick_precision
+from minigpt.hardware import has_fast_bf16, pick_device, pick_precision, release_memory
 from minigpt.history import History, ProgressBar
 from minigpt.optim import learning_rate_at, make_optimizers
 from minigpt.resume import RESUME_FILE, load_state, save_state
@@ -108,6 +108,7 @@ class Trainer:
                 finally:
                     torch.set_float32_matmul_precision(products)
                     self._call("on_end")
+                    release_memory()
         return self.history
 
     def _loop(self) -> None:

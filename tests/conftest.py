@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import warnings
 
 import pytest
@@ -16,9 +17,9 @@ os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")  # keeps its debugg
 import torch
 from datasets import Dataset
 
-from minigpt import GPT, CharTokenizer, GPTConfig, TrainConfig, pack
+from minigpt import GPT, CharTokenizer, GPTConfig, TrainConfig, cli, pack
 
-pytest_plugins = ["notebook_meter"]
+pytest_plugins = ["notebook_meter", "finetune_files"]
 
 TINY = {"vocab_size": 31, "n_layer": 2, "n_head": 2, "n_embd": 16, "context_length": 8}
 FAMILIES = {
@@ -70,3 +71,26 @@ def small_data():
 @pytest.fixture
 def quick():
     return TrainConfig(max_steps=20, batch_size=4, eval_every=10, learning_rate=1e-2, warmup_steps=2, precision="fp32")
+
+
+@pytest.fixture
+def run(capsys):
+    """Run the command in this process: (exit status, stdout, stderr without progress bars)."""
+
+    def run(*arguments):
+        with warnings.catch_warnings():
+            warnings.simplefilter("default")
+            status = cli.main([str(argument) for argument in arguments])
+        shown = capsys.readouterr()
+        return status, shown.out, re.sub(r"^.*\d%\|.*$\n?|\r", "", shown.err, flags=re.MULTILINE)
+
+    return run
+
+
+def assert_is_told(shown, *words):
+    """The command refused in one paragraph that has these words."""
+    status, out, err = shown
+    assert status == 1 and not out
+    assert err.startswith("minigpt: ") and err.count("\n") == 1, err
+    for word in words:
+        assert word in err, err

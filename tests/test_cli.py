@@ -4,12 +4,11 @@ import re
 import signal
 import subprocess
 import sys
-import warnings
 
 import numpy as np
 import pytest
 import torch
-from conftest import FAMILIES, make_model
+from conftest import FAMILIES, assert_is_told, make_model
 from datasets import Dataset
 
 from minigpt import BPETokenizer, cli, corpus, load_checkpoint, save_checkpoint
@@ -27,20 +26,6 @@ def text(tmp_path):
     path = tmp_path / "mine.txt"
     path.write_text(TEXT, encoding="utf-8")
     return path
-
-
-@pytest.fixture
-def run(capsys):
-    """Run the command in this process: (exit status, stdout, stderr without progress bars)."""
-
-    def run(*arguments):
-        with warnings.catch_warnings():
-            warnings.simplefilter("default")
-            status = cli.main([str(argument) for argument in arguments])
-        shown = capsys.readouterr()
-        return status, shown.out, re.sub(r"^.*\d%\|.*$\n?|\r", "", shown.err, flags=re.MULTILINE)
-
-    return run
 
 
 def train(folder, text, *more, steps=10):
@@ -182,14 +167,6 @@ def test_a_killed_run_keeps_its_last_checkpoint_and_resumes_to_the_same_losses(r
 
 
 # What the learner may get wrong
-
-
-def assert_is_told(shown, *words):
-    status, out, err = shown
-    assert status == 1 and not out
-    assert err.startswith("minigpt: ") and err.count("\n") == 1, err
-    for word in words:
-        assert word in err, err
 
 
 def test_a_corpus_or_preset_that_does_not_exist_suggests_the_nearest(run, text, tmp_path):
@@ -340,7 +317,9 @@ def test_every_command_has_help_and_a_wrong_one_gets_usage(capsys):
         ["data", "show"],
         ["train"],
         ["speedrun"],
+        ["finetune"],
         ["generate"],
+        ["classify"],
         ["bench", "train"],
         ["doctor"],
     ):

@@ -331,6 +331,25 @@ def test_an_edition_is_left_as_printed_and_named_by_the_table(tmp_path):
     assert [(r["title"], r["edition"]) for r in parse.editions(path, "*/miltondata/texts/*.txt")] == [("comus", "book")]
 
 
+def test_a_quiz_question_keeps_every_answer_as_it_is_written(tmp_path):
+    quiz = """AUTHOR: Somebody\n"Who: A or B?":\n- B\n- "true"\nWhich year?:\n- 1999\n- 010\nWhen?:\n- 12:30\n- 2001-01-01
+Is it?:\n- no\nWhat is left?:\n-\n- ~\n- nothing\nNobody knows?:\n-\nAsked?: []\n"""
+    with tarfile.open(tmp_path / "archive.tar.gz", "w:gz") as tarred:
+        info = tarfile.TarInfo("Quiz-1.0/lists/years.yaml")
+        info.size = len(quiz)
+        tarred.addfile(info, io.BytesIO(quiz.encode()))
+    rows = list(parse.questions(tmp_path / "archive.tar.gz", "*/lists/*.yaml"))
+    assert [(row["messages"][0]["content"], row["answers"]) for row in rows] == [
+        ("Who: A or B?", ["B", "true"]),
+        ("Which year?", ["1999", "010"]),
+        ("When?", ["12:30", "2001-01-01"]),
+        ("Is it?", ["no"]),
+        ("What is left?", ["~", "nothing"]),
+    ]
+    assert rows[1]["text"] == "Q: Which year?\nA: 1999" and {row["topic"] for row in rows} == {"years"}
+    assert rows[1]["messages"][1] == {"role": "assistant", "content": "1999"}
+
+
 def test_a_wiki_page_is_its_title_its_wikitext_and_where_it_points(tmp_path):
     dump = """<mediawiki xmlns="http://www.mediawiki.org/xml/export-0.10/">
       <page><title>Ale</title><ns>0</ns><redirect title="Beer" />
@@ -361,11 +380,16 @@ def test_a_hub_data_set_is_loaded_and_its_text_column_found(monkeypatch):
 def test_every_entry_of_the_catalog_says_all_it_must():
     for entry in catalog():
         assert entry.title and entry.licence and entry.citation and entry.language and entry.limits, entry.name
-        assert entry.parser in parse.PARSERS
+        assert entry.is_model or entry.parser in parse.PARSERS
         if entry.downloads:
             assert re.fullmatch(r"[0-9a-f]{64}", entry.sha256) and entry.file
         if entry.package:
             assert entry.version in entry.file and entry.files
+
+
+def test_a_model_of_the_catalog_is_no_corpus_and_says_how_it_is_opened():
+    with pytest.raises(ValueError, match=r"smollm2 is a model and no text: load_checkpoint\(.*packaged_smollm2\(\)\)"):
+        load_corpus("smollm2")
 
 
 EXPECTED = {
@@ -380,6 +404,7 @@ EXPECTED = {
     "wiki": (206, 5_733_844, "[[political philosophy]]"),
     "tinyshakespeare": (1, 1_115_394, "First Citizen:"),
     "wordnet": (117_659, 8_846_000, "having the necessary means"),
+    "trivia": (10_032, 732_819, "Q: What is the capital of Algeria?\nA: Algiers"),
     "gpt2-tokenizer": (2, 1_462_873, '"<|endoftext|>": 50256'),
     "stories": (4000, 2_034_000, "There was once"),
 }

@@ -84,7 +84,7 @@ def test_a_text_of_the_course_that_is_missing_is_to_be_fetched_and_others_may_be
     healthy.setattr(doctor, "is_cached", lambda name: False)
     for needed in COURSE_SOURCES:
         assert finding(f"data: {needed}").mend == f"while online, run: minigpt data fetch {needed}"
-    other = finding("data: chitchat")
+    other = finding("data: milton")
     assert not other.mend and other.value.startswith("not fetched, and not needed")
 
 

@@ -1,10 +1,12 @@
 import re
+from pathlib import Path
 
 import pytest
 import torch
 from conftest import FAMILIES, TINY, make_model
 
-from minigpt import GPT, CharTokenizer, GPTConfig, load_checkpoint, save_checkpoint
+from minigpt import GPT, CharTokenizer, GPTConfig, generate, load_checkpoint, load_tokenizer, save_checkpoint
+from minigpt.corpus import FetchError
 from minigpt.interop import architecture, from_hf_config, to_hf_config, to_transformers
 
 IDX = torch.randint(0, 31, (2, 8), generator=torch.Generator().manual_seed(2))
@@ -40,6 +42,94 @@ def test_a_folder_written_by_transformers_opens_here(kind, tmp_path):
     torch.testing.assert_close(GPT.from_pretrained(tmp_path)(IDX)[0], theirs(IDX).logits, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("family", ["gpt2", "llama-grouped"])
+def test_a_folder_in_shards_opens_here(family, tmp_path):
+    model = make_model(FAMILIES[family])
+    to_transformers(model).save_pretrained(tmp_path, max_shard_size="4KB")
+    assert len(list(tmp_path.glob("model-*.safetensors"))) > 1
+    opened = GPT.from_pretrained(tmp_path)
+    torch.testing.assert_close(opened(IDX)[0], to_transformers(model)(IDX).logits, atol=1e-5, rtol=1e-5)
+    assert opened.head.weight is opened.token_embedding.weight and not opened.training
+    next(tmp_path.glob("model-*.safetensors")).unlink()
+    with pytest.raises(FileNotFoundError, match=r"holds no model-0000\d-of"):
+        GPT.from_pretrained(tmp_path)
+
+
+def test_a_folder_with_pytorch_model_bin_alone_says_how_to_convert_it(tmp_path):
+    make_model(FAMILIES["gpt2"]).save_pretrained(tmp_path)
+    (tmp_path / "model.safetensors").rename(tmp_path / "pytorch_model.bin")
+    words = (
+        r"holds no model\.safetensors.*AutoModelForCausalLM\.from_pretrained\(FOLDER\)\.save_pretrained\(NEW_FOLDER\)"
+    )
+    with pytest.raises(FileNotFoundError, match=words):
+        load_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize("config", [*FAMILIES.values(), GPTConfig.gpt2(**TINY, position="rotary")], ids=str)
+def test_bf16_weights_take_half_the_memory_and_hardly_move_the_logits(config, tmp_path):
+    model = make_model(config)
+    model.save_pretrained(tmp_path)
+    half = GPT.from_pretrained(tmp_path, torch.bfloat16)
+    assert {p.dtype for p in half.parameters()} == {torch.bfloat16}
+    assert {buffer.dtype for buffer in half.buffers()} <= {torch.float32}
+    logits, expected = half(IDX)[0], model(IDX)[0]
+    assert logits.dtype == torch.bfloat16 and (logits - expected).abs().mean() < 0.02 * expected.std()
+    assert len(generate(half, IDX[:, :4], max_new_tokens=8, temperature=0)[0]) == 12
+    with pytest.raises(ValueError, match=r"dtype=torch\.int8 cannot hold weights"):
+        GPT.from_pretrained(tmp_path, torch.int8)
+
+
+def test_a_name_on_the_hub_is_fetched_without_what_is_not_needed(tmp_path, monkeypatch):
+    save_checkpoint(tmp_path, make_model(FAMILIES["gpt2"]), CharTokenizer.train(["abc"]))
+    asked = []
+
+    def snapshot_download(name, allow_patterns, ignore_patterns, local_files_only):
+        asked.append((name, local_files_only))
+        assert {"*.safetensors", "*.json"} <= set(allow_patterns) and "*/*" in ignore_patterns
+        return str(tmp_path)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
+    monkeypatch.delenv("MINIGPT_OFFLINE")
+    monkeypatch.delenv("HF_HUB_OFFLINE")
+    assert GPT.from_pretrained("gpt2").config == FAMILIES["gpt2"]
+    assert load_tokenizer("HuggingFaceTB/SmolLM2-135M").encode("cab") == [2, 0, 1]
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert load_checkpoint("owner/name.v1")
+    assert asked == [("openai-community/gpt2", False), ("HuggingFaceTB/SmolLM2-135M", False), ("owner/name.v1", True)]
+
+
+@pytest.mark.parametrize("switch", ["MINIGPT_OFFLINE", "HF_HUB_OFFLINE"])
+@pytest.mark.parametrize("open_it", [GPT.from_pretrained, load_checkpoint, load_tokenizer])
+def test_a_name_on_the_hub_without_a_network_says_what_to_do(open_it, switch, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MINIGPT_OFFLINE")
+    monkeypatch.delenv("HF_HUB_OFFLINE")
+    monkeypatch.setenv(switch, "1")
+    words = f"no file or folder 'nobody/nothing-0', and .* {switch} forbids fetching it.*connect once and run"
+    with pytest.raises(FetchError, match=words):
+        open_it("nobody/nothing-0")
+
+
+def test_a_network_that_fails_is_told(tmp_path, monkeypatch):
+    def snapshot_download(name, **options):
+        raise ConnectionError("no route to host")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
+    monkeypatch.delenv("MINIGPT_OFFLINE")
+    monkeypatch.delenv("HF_HUB_OFFLINE")
+    with pytest.raises(FetchError, match=r"could not be fetched \(ConnectionError: no route to host\)"):
+        GPT.from_pretrained("gpt2")
+
+
+def test_a_path_is_never_taken_for_a_name_on_the_hub(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    make_model(FAMILIES["gpt2"]).save_pretrained("owner/name")
+    assert GPT.from_pretrained("owner/name")
+    for where in ("nothing", "a/b/c", "./a/b", Path("owner") / "other", "models/m.gguf"):
+        with pytest.raises(FileNotFoundError, match="holds no config.json|there is no file models/m.gguf"):
+            GPT.from_pretrained(where)
+
+
 def test_the_config_survives_the_journey_there_and_back():
     for name in KNOWN:
         assert from_hf_config(to_hf_config(FAMILIES[name])) == FAMILIES[name]
@@ -52,6 +142,9 @@ def test_the_config_survives_the_journey_there_and_back():
         (to_hf_config(FAMILIES["gpt2"]) | {"activation_function": "relu"}, "activation_function='relu'"),
         (to_hf_config(FAMILIES["llama"]) | {"rope_parameters": {"rope_type": "yarn"}}, "rope_type='yarn'"),
         (to_hf_config(FAMILIES["llama"]) | {"head_dim": 5}, "head_dim=5"),
+        (to_hf_config(FAMILIES["llama"]) | {"rope_scaling": {"type": "linear", "factor": 2.0}}, "type='linear'"),
+        (to_hf_config(FAMILIES["gpt2"]) | {"scale_attn_by_inverse_layer_idx": True}, "inverse_layer_idx=True"),
+        (to_hf_config(FAMILIES["qwen3"]) | {"use_sliding_window": True}, "use_sliding_window=True"),
     ],
 )
 def test_an_unknown_architecture_or_option_is_named(fields, words):

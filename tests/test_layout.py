@@ -14,7 +14,8 @@ PACKAGE = Path(__file__).resolve().parents[1] / "minigpt"
 FLOORS = [
     {"config", "files", "bootstrap"},
     {"chat_template", "estimate", "hardware", "fused", "model", "tokenizer", "tokenizer_files", "optim", "corpus"},
-    {"generate", "evaluate", "interop", "checkpoint", "history", "resume", "trainer", "recipes", "speedrun"},
+    {"generate", "evaluate", "metrics", "interop", "checkpoint", "history", "resume", "trainer", "recipes", "speedrun"},
+    {"finetune"},
     {"lab"},
     {"bench", "doctor", "course", "cli"},
     {"__init__", "__main__"},
@@ -36,22 +37,30 @@ ONLY = {
     "optim": {"config"},
     "generate": {"config", "model"},
     "evaluate": set(),
-    "interop": {"config", "model"},
+    "metrics": set(),
+    "interop": {"config", "corpus", "files", "model", "tokenizer", "tokenizer_files"},
     "history": set(),
     "resume": {"files"},
     "trainer": {"config", "hardware", "optim", "evaluate", "history", "resume"},
     "recipes": {"config", "corpus"},
     "speedrun": {"corpus", "hardware", "history", "model", "recipes", "tokenizer", "trainer"},
     "corpus": {"config", "tokenizer", "files"},
+    "finetune": {
+        *("chat_template", "config", "corpus", "files", "generate", "interop", "model", "tokenizer", "tokenizer_files"),
+    },
 }
 
 # Imports inside a function that go up, with the reason.
 UPWARD = {
     ("model", "checkpoint"): "GPT.from_pretrained and save_pretrained are the names that people type",
+    (
+        "tokenizer_files",
+        "interop",
+    ): "load_tokenizer is the name that people type, for a .gguf file and a name on the hub too",
 }
 
 LONGEST_FILE = 300  # lines
-LINES_OF_CODE = 7_700  # of the whole, nearly half of it in corpus/; raise this in the commit that needs it
+LINES_OF_CODE = 10_100  # of the whole, nearly half of it in corpus/; raise this in the commit that needs it
 MAY_PRINT = {"cli", "course", "bootstrap"}
 INTERFACES = {  # methods that are documented where the interface is: torch's modules, the trainer's callbacks
     "forward",

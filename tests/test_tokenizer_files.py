@@ -11,7 +11,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from minigpt import GPT, BPETokenizer, CharTokenizer, GPTConfig, load_corpus, load_tokenizer, save_checkpoint
 from minigpt.chat_template import CHAT_TEMPLATE, CHAT_TOKENS
 from minigpt.corpus import is_cached
-from minigpt.tokenizer import END_OF_TEXT
+from minigpt.tokenizer import END_OF_TEXT, byte_alphabet
 
 TEXT = "the cat sat on the mat, and the cat ate the rat in 1603. " * 20
 BPE = BPETokenizer.train([TEXT], vocab_size=320, special_tokens=(END_OF_TEXT, *CHAT_TOKENS))
@@ -244,6 +244,16 @@ def test_a_library_tokenizer_trained_without_the_alphabet_is_refused_rather_than
     other.save(str(tmp_path / "tokenizer.json"))
     with pytest.raises(ValueError, match="of the 256 bytes"):
         load_tokenizer(tmp_path)
+
+
+def test_a_vocabulary_that_lacks_control_characters_alone_opens_and_leaves_them_out(tmp_path):
+    def without_controls(content):
+        vocabulary = content["model"]["vocab"]
+        for byte in (0x04, 0x1D, 0xC0, 0xF1, 0xFF):
+            del vocabulary[next(character for character, b in byte_alphabet().items() if b == byte)]
+
+    again = load_tokenizer(_changed(tmp_path, without_controls))
+    assert again.encode("the cat\x04") == BPE.encode("the cat") and again.encode("\x05é😀") == BPE.encode("\x05é😀")
 
 
 def test_missing_files_are_named(tmp_path):

@@ -1,4 +1,7 @@
-"""The command `minigpt`: data, clean, train, speedrun, generate, bench, doctor. Each does what a few lines of a notebook do."""
+"""The command `minigpt`: data, clean, train, speedrun, finetune, generate, chat, classify, bench, doctor.
+
+Each does what a few lines of Python do.
+"""
 
 from __future__ import annotations
 
@@ -11,12 +14,15 @@ from minigpt import corpus
 from minigpt.bench.clean import bench_clean, bench_memory
 from minigpt.bench.train import bench_train
 from minigpt.checkpoint import load_checkpoint
+from minigpt.cli.chat import add_chat
+from minigpt.cli.finetune import add_classify, add_finetune
 from minigpt.cli.train import add_field, add_speedrun, add_train
 from minigpt.config import SampleConfig
 from minigpt.corpus.cleaning import clean
 from minigpt.corpus.datasheet import save_corpus
 from minigpt.doctor import diagnose
 from minigpt.generate import stream
+from minigpt.tokenizer import decode_pieces
 from minigpt.trainer import TrainingDiverged
 
 
@@ -58,6 +64,7 @@ def _parser() -> argparse.ArgumentParser:
 
     add_train(commands)
     add_speedrun(commands)
+    add_finetune(commands)
 
     about = "let a trained model write"
     write = commands.add_parser("generate", help=about, argument_default=argparse.SUPPRESS)
@@ -72,6 +79,9 @@ def _parser() -> argparse.ArgumentParser:
     ):
         add_field(write, SampleConfig, name, kind)
     write.set_defaults(run=_generate)
+
+    add_chat(commands)
+    add_classify(commands)
 
     bench = commands.add_parser("bench", help="how fast the package is").add_subparsers(required=True)
     of_cleaning = bench.add_parser("clean", help="each cleaning step in MB/s, beside datatrove where it is installed")
@@ -138,15 +148,11 @@ def _generate(options: argparse.Namespace) -> int:
     fields = {name: value for name, value in vars(options).items() if name in SampleConfig.describe()}
     prompt = tokenizer.encode(options.prompt)
     stop = () if tokenizer.eos_id is None else (tokenizer.eos_id,)
-    written, shown = [], ""
-    for token in stream(model, prompt, stop_tokens=stop, **fields):
-        if not written:
-            print(options.prompt, end="")
-        written.append(token)
-        text = tokenizer.decode([t for t in written if t not in stop])
-        if not text.endswith("�"):  # a character whose last bytes are still to come
-            print(text[len(shown) :], end="", flush=True)
-            shown = text
+    written = stream(model, prompt, stop_tokens=stop, **fields)
+    first = True
+    for piece in decode_pieces(tokenizer, (token for token in written if token not in stop)):
+        print(options.prompt * first + piece, end="", flush=True)
+        first = False
     print()
     return 0
 

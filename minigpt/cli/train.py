@@ -79,28 +79,47 @@ def _speedrun(options: argparse.Namespace) -> int:
 
 
 def _choices(options: argparse.Namespace) -> dict[str, Any]:
-    """What to train and on what: as told now or, for a run that goes on, as told when it began."""
-    told = {name: getattr(options, name) for name in CHOICES if hasattr(options, name)}
+    told = what_was_told(options, CHOICES, paths=("corpus",))
     if "recipe" in told and (clash := OF_NO_RECIPE & told.keys()):
         raise ValueError(f"--recipe brings its own {', '.join(sorted(clash))}: leave out one or the other.")
-    if told.get("corpus") and Path(told["corpus"]).expanduser().exists():
-        told["corpus"] = str(Path(told["corpus"]).expanduser().resolve())  # to be found from elsewhere too
-    if not options.resume:
-        if (options.folder / RESUME_FILE).exists():
-            raise ValueError(f"{options.folder} already holds a run: go on with --resume, or choose another folder.")
-        usual = CHOICES | (dict.fromkeys(FIELDS) if "recipe" in told else {})  # a recipe has settings of its own
+    usual = CHOICES | (dict.fromkeys(FIELDS) if "recipe" in told else {})  # a recipe has settings of its own
+    return begun_or_told(options.folder, options.resume, usual, told)
+
+
+def what_was_told(options: argparse.Namespace, choices: dict[str, Any], paths: tuple[str, ...]) -> dict[str, Any]:
+    """The choices that were made on the command line; those of `paths` that lie here as absolute paths."""
+    told = {name: getattr(options, name) for name in choices if hasattr(options, name)}
+    for name in paths:
+        if told.get(name) and Path(told[name]).expanduser().exists():
+            told[name] = str(Path(told[name]).expanduser().resolve())  # to be found from elsewhere too
+    return told
+
+
+def begun_or_told(folder: Path, resume: bool, usual: dict[str, Any], told: dict[str, Any]) -> dict[str, Any]:
+    """What a run does: as told now, the rest as usual; or, for a run that goes on, as told when it began.
+
+    Raises:
+        ValueError: a folder that holds a run, or holds none to go on with, or one with other settings (named).
+    """
+    if not resume:
+        if (folder / RESUME_FILE).exists():
+            raise ValueError(f"{folder} already holds a run: go on with --resume, or choose another folder.")
         return usual | told
-    path = options.folder / RUN_FILE
+    path = folder / RUN_FILE
     if not path.exists():
-        raise ValueError(f"there is no run to go on with in {options.folder}: leave out --resume to begin one there.")
+        raise ValueError(f"there is no run to go on with in {folder}: leave out --resume to begin one there.")
     try:
-        begun = CHOICES | json.loads(path.read_text(encoding="utf-8"))
+        begun = usual | json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, TypeError) as error:
         raise ValueError(f"{path} is damaged ({error}): remove the folder to begin again.") from error
+    if strange := begun.keys() - usual.keys():
+        raise ValueError(
+            f"the run in {folder} was begun by another command, which knows {', '.join(sorted(strange))}: go on with that."
+        )
     changed = [f"{name}: {begun[name]} there, {value} here" for name, value in told.items() if begun[name] != value]
     if changed:
         raise ValueError(
-            f"the run in {options.folder} was begun with other settings ({'; '.join(changed)}): leave them out, or "
+            f"the run in {folder} was begun with other settings ({'; '.join(changed)}): leave them out, or "
             "choose another folder for a run of its own."
         )
     return begun
@@ -149,7 +168,7 @@ def _train(options: argparse.Namespace) -> int:
     trainer = Trainer(model, work.train, Together(list(work.val.values())), work.config, folder=options.folder)
     print(
         f"{model.num_parameters():,} parameters, {len(work.train):,} training and {sum(map(len, work.val.values())):,} "
-        f"validation tokens\n{_expected_memory(trainer, work.shape)}"
+        f"validation tokens\n{expected_memory(trainer, work.shape)}"
     )
     history = trainer.fit(resume=options.resume)
     if history.stopped_early:
@@ -190,7 +209,8 @@ def _told(judged: list[tuple[float, int, int]]) -> dict[str, float]:
     return {"val_loss": round(loss, 4), "val_bits_per_byte": round(bits_per_byte(loss, tokens, n_bytes), 4)}
 
 
-def _expected_memory(trainer: Trainer, shape: GPTConfig) -> str:
+def expected_memory(trainer: Trainer, shape: GPTConfig) -> str:
+    """What training all of a model of this shape takes, in words; a warning where that is more than is free."""
     config = trainer.config.replace(precision=trainer.precision, device=trainer.device.type)
     needed, memory = training_memory(shape, config).total, memory_gb()
     if memory and trainer.device.type == "cpu" and needed > 1e9 * memory[1]:
@@ -213,4 +233,9 @@ def _speed(trainer: Trainer, shape: GPTConfig) -> str:
 def _corpus_name(choice: str | None) -> str:
     if choice is None:  # the default falls back to stories where it cannot be fetched
         return corpus.DEFAULT if corpus.is_cached(corpus.DEFAULT) else "stories"
-    return Path(choice).name if Path(choice).is_absolute() else choice
+    return without_place(choice)
+
+
+def without_place(where: str) -> str:
+    """The name alone of a path on this machine; a name of the catalog or of the hub as it is."""
+    return Path(where).name if Path(where).is_absolute() else where

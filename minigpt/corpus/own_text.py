@@ -12,7 +12,8 @@ from typing import Any
 from minigpt.config import nearest
 
 Row = dict[str, Any]
-READABLE = (".txt", ".md", ".jsonl", ".csv", ".parquet")
+TABLES = (".jsonl", ".csv", ".parquet")
+READABLE = (".txt", ".md", *TABLES)
 DATASHEETS = ("datasheet.md", "datasheet.json")  # they describe the texts of a folder and are none
 BYTE_ORDER_MARKS = {  # the longer ones first: UTF-32 begins as UTF-16 does
     b"\xff\xfe\0\0": "utf-32",
@@ -55,6 +56,38 @@ def read_own(path: Path, text_column: str = "text", encoding: str = "utf-8") -> 
     return _alike(rows)
 
 
+def read_table(path: Path, name: str = "", encoding: str = "utf-8") -> Iterator[Any]:
+    """Rows of a .jsonl, .csv or .parquet file as they stand there, at least one; errors call the file `name`.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: another kind of file, an empty or binary one, another encoding, a broken line.
+    """
+    name, kind = name or path.name, path.suffix.lower()
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file {str(path)!r}; a path is looked for from {Path.cwd()} on.")
+    if kind not in TABLES:
+        raise ValueError(f"{name} is no table that can be read here; use a file that ends in {', '.join(TABLES)}.")
+    if kind == ".parquet":
+        rows = _parquet_rows(path, name)
+    else:
+        rows = (_jsonl_rows if kind == ".jsonl" else _csv_rows)(_text(path, name, encoding), name)
+    count = 0
+    for row in rows:
+        count += 1
+        yield row
+    if count == 0:
+        raise ValueError(f"{name} has no rows; there is nothing to learn from it.")
+
+
+def _text(path: Path, name: str, encoding: str) -> str:
+    text = decode(path.read_bytes(), name, encoding)
+    if not text.strip():
+        found = "holds nothing but white space" if text else "is empty"
+        raise ValueError(f"{name} {found}; there is nothing to learn from it.")
+    return text
+
+
 def _read_file(path: Path, name: str, text_column: str, encoding: str) -> Iterator[Row]:
     kind = path.suffix.lower()
     if kind not in READABLE:
@@ -62,20 +95,10 @@ def _read_file(path: Path, name: str, text_column: str, encoding: str) -> Iterat
             f"{name} is of a kind that cannot be read here; use one of {', '.join(READABLE)}. Plain text under another "
             "name is read when it ends in .txt; a document (.pdf, .docx, .html) has to be saved as text first."
         )
-    if path.stat().st_size == 0:
-        raise ValueError(f"{name} is empty; there is nothing to learn from it.")
-    if kind == ".parquet":
-        rows = _parquet_rows(path, name)
-    else:
-        text = decode(path.read_bytes(), name, encoding)
-        if not text.strip():
-            raise ValueError(f"{name} holds nothing but white space; there is nothing to learn from it.")
-        if kind in (".txt", ".md"):
-            yield {"text": text, "file": name}
-            return
-        rows = _jsonl_rows(text, name) if kind == ".jsonl" else _csv_rows(text, name)
-    number = 0
-    for number, row in enumerate(rows, start=1):
+    if kind not in TABLES:
+        yield {"text": _text(path, name, encoding), "file": name}
+        return
+    for number, row in enumerate(read_table(path, name, encoding), start=1):
         if not isinstance(row, dict) or text_column not in row:
             known = nearest(text_column, [*row]) if isinstance(row, dict) else f" It is {row!r:.60}, not named columns."
             raise ValueError(
@@ -95,8 +118,6 @@ def _read_file(path: Path, name: str, text_column: str, encoding: str) -> Iterat
                 "an escape; write the file again, or take the row out."
             ) from None
         yield {"file": name} | row | {"text": row[text_column]}
-    if number == 0:
-        raise ValueError(f"{name} has no rows; there is nothing to learn from it.")
 
 
 def decode(content: bytes, name: str, encoding: str = "utf-8") -> str:

@@ -22,6 +22,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from minigpt.corpus.stories import stories
 
 Row = dict[str, Any]
@@ -218,6 +220,20 @@ def synsets(archive: Path, pattern: str) -> Iterator[Row]:
             yield {"text": gloss.strip(), "words": words, "pos": KINDS[parts[2]]}
 
 
+def questions(archive: Path, pattern: str) -> Iterator[Row]:
+    """One question a row, with the first answer that a list gives it, all the `answers` it accepts, and the list's `topic`.
+
+    Every value stays as it is written: an answer such as 1999, 4.30 or no would be a number or a truth value to YAML.
+    """
+    for name, content in members(archive, pattern):
+        for question, written in yaml.load(content, yaml.BaseLoader).items():
+            answers = [answer for answer in written if answer] if isinstance(written, list) else []  # AUTHOR has a name
+            if answers:
+                turns = [{"role": "user", "content": question}, {"role": "assistant", "content": answers[0]}]
+                text = f"Q: {question}\nA: {answers[0]}"
+                yield {"text": text, "messages": turns, "answers": answers, "topic": Path(name).stem}
+
+
 def whole_files(archive: Path, pattern: str) -> Iterator[Row]:
     """One file of the archive a row, as it is, under its own name in `file`."""
     for name, content in members(archive, pattern):
@@ -253,6 +269,7 @@ PARSERS = {
     "editions": editions,
     "wiki_pages": wiki_pages,
     "synsets": synsets,
+    "questions": questions,
     "whole_files": whole_files,
     "one_text": one_text,
     "standard_library": standard_library,

@@ -30,7 +30,7 @@ from minigpt.files import write_atomically
 DEFAULT = "shakespeare"
 COURSE_SOURCES = (  # what the notebooks use
     *("shakespeare", "tweets", "sotu", "wiki", "shakespeare-editions"),
-    "gpt2-tokenizer",
+    *("gpt2-tokenizer", "chitchat", "sentiment", "trivia", "smollm2"),
 )
 
 
@@ -57,6 +57,11 @@ class Source:
     def downloads(self) -> bool:
         """Whether it must be fetched."""
         return self.origin != "local"
+
+    @property
+    def is_model(self) -> bool:
+        """Whether its archive holds a trained model, which `load_corpus` refuses."""
+        return self.parser == "model"
 
     @property
     def path(self) -> Path:
@@ -143,6 +148,10 @@ def load_corpus(name: str | PathLike | None = None, *, text_column: str = "text"
     if str(name) and name not in _entries() and Path(name).expanduser().exists():
         return Dataset.from_list(list(read_own(Path(name).expanduser(), text_column, encoding)))
     source = _source(str(name))
+    if source.is_model:
+        raise ValueError(
+            f"{source.name} is a model and no text: load_checkpoint(minigpt.interop.packaged_{source.name}()) opens it."
+        )
     parser = parse.PARSERS[source.parser]
     if not source.downloads:
         return Dataset.from_list(list(parser(None, source.files)))

@@ -30,6 +30,23 @@ data = TokenData(np.array(tokenizer.encode(text)), 8)
 endless = TrainConfig(max_steps=10**6, batch_size=4, eval_every=20, eval_batches=1, precision="fp32")
 history = Trainer(model, data, data, endless, callbacks=[LiveCurve(lambda: "what it writes")]).fit()
 """
+CHAT = """
+import time
+from minigpt.lab.chat_window import chat_window
+def reply(model, tokenizer, messages, **options):
+    yield f"{model} has "
+    time.sleep(1)
+    yield f"heard {len(messages)} turns"
+chat_window({"before": ("base", None), "after": ("tuned", None)}, "Hello!", reply=reply)
+"""
+JUDGE = """
+import numpy as np
+from minigpt.lab.confidence_viewer import confidence_viewer
+def predict(texts):
+    good = np.array([1 / (1 + np.exp(text.count("dull") - text.count("fine"))) for text in texts])
+    return np.stack([1 - good, good], axis=1)
+confidence_viewer(predict, ["bad", "good"], "a fine film")
+"""
 AFTERWARDS = """print("stopped early:", history.stopped_early, "after", len(history.rows))"""
 CUT_OFF = "labels => labels.filter(one => one.scrollWidth > one.clientWidth).map(one => one.textContent)"
 PIXELS = """image => {
@@ -143,6 +160,38 @@ def test_the_attention_viewer_shows_each_layer_and_head_over_the_learners_own_te
         page.get_by_label("Text").press("Enter")
 
     assert changes(chosen, write)
+
+
+def test_in_the_chat_window_one_talks_with_both_models_by_button_and_by_enter(page, run):
+    run(CHAT)
+    page.get_by_role("button", name="Send").click()
+    page.get_by_text("base has …").wait_for()
+    assert page.get_by_role("button", name="Send").is_disabled()
+    page.get_by_text("tuned has heard 1 turns").wait_for()
+    page.get_by_text("base has heard 1 turns").wait_for()
+
+    message = page.get_by_label("Message")
+    assert message.input_value() == ""
+    message.fill("And now?")
+    message.press("Enter")
+    page.get_by_text("tuned has heard 3 turns").wait_for()
+
+    page.get_by_role("button", name="Start again").click()
+    page.get_by_text("has heard").first.wait_for(state="detached")
+    assert page.locator(".widget-label").evaluate_all(CUT_OFF) == []
+    message.fill("")
+    page.get_by_role("button", name="Send").click()
+    page.get_by_text("The message is empty").wait_for()
+
+
+def test_the_confidence_viewer_moves_its_bars_and_colours_while_one_types(page, run):
+    run(JUDGE)
+    page.get_by_text("0.731", exact=True).wait_for()
+    assert page.locator("span[title='+0.231']").inner_text() == "fine"
+    page.get_by_label("Text").press_sequentially(", dull and dull")
+    page.get_by_text("without this word, bad would be less likely").wait_for()
+    assert page.locator("span[title='+0.231']").all_inner_texts() == ["dull", "dull"]
+    assert page.locator("span[title='-0.150']").all_inner_texts() == ["fine"]
 
 
 def test_a_saved_notebook_shows_what_its_widgets_showed_when_its_kernel_is_gone(page, lab, run):

@@ -1,17 +1,19 @@
 """The same weights under the names that Hugging Face's `transformers` gives them: GPT-2, Llama and Qwen3.
 
-Ours keeps queries, keys and values in one matrix `qkv`; Llama has three; GPT-2 has one, stored transposed (Conv1D).
+Queries, keys and values are one matrix here and in GPT-2, which stores it transposed (Conv1D), and three in Llama.
 Nothing here reads or writes files. Every mapping is tested by equal logits.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from minigpt.config import GPTConfig
+from minigpt.interop.weights import Names, Plan, fit, plan, put_together, take_apart, template
 from minigpt.model import GPT
 
 if TYPE_CHECKING:
@@ -51,6 +53,7 @@ INNER = {
     },
 }
 BLOCKS = {"gpt2": "transformer.h", "llama": "model.layers"}
+NAMES = {kind: Names(OUTER[kind], BLOCKS[kind], INNER[kind]) for kind in BLOCKS}
 
 
 def architecture(config: GPTConfig) -> str | None:
@@ -128,6 +131,8 @@ def from_hf_config(hf: dict[str, Any]) -> GPTConfig:
     kind = hf.get("model_type")
     if kind == "gpt2":
         _refuse(hf, "activation_function", "gelu_new", "gelu_pytorch_tanh")
+        _refuse(hf, "scale_attn_weights", True)
+        _refuse(hf, "scale_attn_by_inverse_layer_idx", False)
         return GPTConfig.gpt2(
             vocab_size=hf["vocab_size"],
             context_length=hf["n_positions"],
@@ -142,7 +147,9 @@ def from_hf_config(hf: dict[str, Any]) -> GPTConfig:
     if kind in ("llama", "qwen3"):
         _refuse(hf, "hidden_act", "silu")
         rope = hf.get("rope_parameters") or hf.get("rope_scaling") or {}
-        _refuse(rope, "rope_type", "default")
+        _refuse(rope, "rope_type" if "rope_type" in rope else "type", "default")
+        _refuse(rope, "partial_rotary_factor", 1.0)
+        _refuse(hf, "use_sliding_window", False)
         heads = hf["num_attention_heads"]
         if hf.get("head_dim") not in (None, hf["hidden_size"] // heads):
             raise ValueError(
@@ -165,70 +172,49 @@ def from_hf_config(hf: dict[str, Any]) -> GPTConfig:
     raise ValueError(f"model_type={kind!r} is not known here; minigpt reads gpt2, llama and qwen3.")
 
 
-def _refuse(options: dict[str, Any], name: str, *accepted: str) -> None:
+def _refuse(options: dict[str, Any], name: str, *accepted: Any) -> None:
+    """ValueError for an option that changes what a model computes in a way that ours does not know."""
     if options.get(name, accepted[0]) not in accepted:
-        raise ValueError(f"{name}={options[name]!r} is not supported here; minigpt reads {' or '.join(accepted)}.")
+        known = " or ".join(map(str, accepted))
+        raise ValueError(f"{name}={options[name]!r} is not supported here; minigpt reads {known}.")
 
 
-def to_hf_weights(config: GPTConfig, ours: dict[str, Tensor]) -> dict[str, Tensor]:
+def to_hf_weights(config: GPTConfig, ours: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Our state dict under the names and in the layout of `transformers`. A tied head is left out."""
-    kind = "gpt2" if _require_architecture(config) == "gpt2" else "llama"
-    theirs = {}
-    for name, tensor in ours.items():
-        stem, _, leaf = name.rpartition(".")
-        if stem == "head" and config.tie_embedding:
-            continue
-        if not stem.startswith("blocks."):
-            theirs[f"{OUTER[kind][stem]}.{leaf}"] = tensor
-            continue
-        _, layer, inner = stem.split(".", 2)
-        prefix = f"{BLOCKS[kind]}.{layer}."
-        if kind == "llama" and inner == "attention.qkv":
-            rows = [config.n_head * config.head_dim, *[config.n_kv_head * config.head_dim] * 2]
-            for part, piece in zip("qkv", tensor.split(rows), strict=True):
-                theirs[f"{prefix}{INNER[kind][f'attention.{part}']}.{leaf}"] = piece
-        else:
-            transposed = kind == "gpt2" and tensor.dim() == 2  # Conv1D keeps (in, out)
-            theirs[f"{prefix}{INNER[kind][inner]}.{leaf}"] = tensor.T if transposed else tensor
-    return {name: tensor.contiguous() for name, tensor in theirs.items()}
+    theirs = take_apart(config, _plan(config), ours)
+    return {name: (tensor.T if _is_conv1d(name, tensor) else tensor).contiguous() for name, tensor in theirs.items()}
 
 
-def from_hf_weights(config: GPTConfig, theirs: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The inverse. ValueError with the lists when tensors are missing or unexpected."""
-    with torch.device("meta"):  # shapes without memory
-        template = GPT(config).state_dict()
-    expected = to_hf_weights(config, template)
-    theirs = {n if n in expected else f"transformer.{n}": t for n, t in theirs.items()}  # the bare GPT2Model's names
-    ignored = {n for n in theirs if n.endswith((".attn.bias", ".attn.masked_bias", "rotary_emb.inv_freq"))}
+def _plan(config: GPTConfig) -> Plan:
+    return plan(config, NAMES["gpt2" if _require_architecture(config) == "gpt2" else "llama"])
+
+
+def _is_conv1d(name: str, tensor: Tensor) -> bool:
+    """Whether GPT-2 keeps this matrix as (in, out)."""
+    return name.startswith(BLOCKS["gpt2"]) and tensor.dim() == 2
+
+
+def from_hf_weights(
+    config: GPTConfig, theirs: Mapping[str, Tensor], dtype: torch.dtype = torch.float32
+) -> dict[str, Tensor]:
+    """The inverse, copied into `dtype`; each of theirs is looked up once more when its turn comes, and then let go of.
+
+    Raises:
+        ValueError: all tensors that are missing, unexpected or of another shape.
+    """
+    expected = to_hf_weights(config, template(config))
+    bare = {n for n in theirs if n not in expected and f"transformer.{n}" in expected}  # the bare GPT2Model's names
+    there = {f"transformer.{n}" if n in bare else n: n for n in theirs}
+    ignored = {n for n in there if n.endswith((".attn.bias", ".attn.masked_bias", "rotary_emb.inv_freq"))}
     if config.tie_embedding:
         ignored |= {"lm_head.weight", "transformer.lm_head.weight"}
-    missing = sorted(expected.keys() - theirs.keys())
-    unexpected = sorted(theirs.keys() - expected.keys() - ignored)
-    if missing or unexpected:
-        raise ValueError(f"the weights do not fit the config. Missing: {missing}. Unexpected: {unexpected}.")
-    for name, tensor in expected.items():
-        if theirs[name].shape != tensor.shape:
-            raise ValueError(
-                f"{name} has shape {tuple(theirs[name].shape)}; the config asks for {tuple(tensor.shape)}."
-            )
-    kind = "gpt2" if architecture(config) == "gpt2" else "llama"
-    ours = {}
-    for name in template:
-        stem, _, leaf = name.rpartition(".")
-        if stem == "head" and config.tie_embedding:
-            ours[name] = theirs[f"{OUTER[kind]['token_embedding']}.weight"]
-        elif not stem.startswith("blocks."):
-            ours[name] = theirs[f"{OUTER[kind][stem]}.{leaf}"]
-        else:
-            _, layer, inner = stem.split(".", 2)
-            prefix = f"{BLOCKS[kind]}.{layer}."
-            if kind == "llama" and inner == "attention.qkv":
-                parts = [theirs[f"{prefix}{INNER[kind][f'attention.{part}']}.{leaf}"] for part in "qkv"]
-                ours[name] = torch.cat(parts)
-            else:
-                tensor = theirs[f"{prefix}{INNER[kind][inner]}.{leaf}"]
-                ours[name] = tensor.T if kind == "gpt2" and tensor.dim() == 2 else tensor
-    return ours
+    fit(expected, {name: theirs[stored].shape for name, stored in there.items()}, ignored)
+
+    def read(name: str) -> Tensor:
+        tensor = theirs[there[name]]
+        return tensor.T if _is_conv1d(name, tensor) else tensor
+
+    return put_together(config, _plan(config), read, dtype)
 
 
 def to_transformers(model: GPT) -> PreTrainedModel:
