@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from IPython.display import display
 from matplotlib.figure import Figure
 
 from minigpt.lab.picture import COLOURS, Picture, draw
+from minigpt.lab.plots import _shown
 
 
 def forest(
@@ -44,12 +44,4 @@ def forest(
     return draw(paint, title, words, size=(7, 0.45 * len(rows) + 1.0))
 
 
-def show_forest(
-    rows: Mapping[str, Sequence[tuple[float, float, float]]],
-    title: str,
-    *,
-    x: str,
-    level: tuple[float, str] | None = None,
-) -> None:
-    """Show a forest plot. Arguments and errors as `forest`."""
-    display(forest(rows, title, x=x, level=level))
+show_forest = _shown(forest)
