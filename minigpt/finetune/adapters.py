@@ -17,7 +17,7 @@ from torch import Tensor
 
 from minigpt.files import as_text, write_atomically
 from minigpt.finetune.classifier import Classifier
-from minigpt.finetune.lora import EMBEDDING, LoRAEmbedding, add_lora, body, lora_layers, places
+from minigpt.finetune.lora import EMBEDDING, LoRAEmbedding, add_lora, body, lora_layers, places, replace_layers
 from minigpt.interop import NAMES, Names, architecture
 from minigpt.model import GPT
 
@@ -179,8 +179,6 @@ def _mismatch(places_for: dict[str, Tensor], weights: dict[str, Tensor]) -> str 
 
 
 def _take_off(model: GPT | Classifier, before: list[bool]) -> None:
-    for name, layer in list(lora_layers(model)):
-        owner, _, attribute = name.rpartition(".")
-        setattr(model.get_submodule(owner), attribute, layer.plain)
+    replace_layers(model, lambda layer: layer.plain)
     for parameter, trained in zip(model.parameters(), before):
         parameter.requires_grad_(trained)

@@ -8,7 +8,7 @@ of its own. Adapters are written and read by `minigpt.finetune.adapters`.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -169,13 +169,17 @@ def lora_layers(model: nn.Module) -> Iterator[tuple[str, LoRALinear | LoRAEmbedd
 
 def merge_lora(model: GPT | Classifier) -> None:
     """Add every adapter to its matrix, in place, and let the weights be trained again. ValueError without adapters."""
-    layers = list(lora_layers(model))
-    if not layers:
+    if not any(lora_layers(model)):
         raise ValueError("the model has no adapters to merge; add_lora(model) puts them there.")
-    for name, layer in layers:
-        owner, _, attribute = name.rpartition(".")
-        setattr(model.get_submodule(owner), attribute, layer.merged())
+    replace_layers(model, lambda layer: layer.merged())
     model.requires_grad_(True)
+
+
+def replace_layers(model: nn.Module, with_what: Callable[[LoRALinear | LoRAEmbedding], nn.Module]) -> None:
+    """Put what is made of each adapted layer into its place."""
+    for name, layer in list(lora_layers(model)):
+        owner, _, attribute = name.rpartition(".")
+        setattr(model.get_submodule(owner), attribute, with_what(layer))
 
 
 def freeze(model: GPT | Classifier, layers: int | None = None) -> None:
