@@ -28,6 +28,9 @@ import nbformat
 from minigpt.course import KERNEL
 
 PATIENCE = 60_000  # milliseconds that a condition may take on a busy machine
+TRIES = 4
+BEGUN = """() => document.body.innerText.includes("| Busy") ||
+    [...document.querySelectorAll(".jp-InputPrompt")].some(prompt => /\\[\\d+\\]/.test(prompt.textContent))"""
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "msedge", "microsoft-edge")
 PLACES = (
     "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome",
@@ -141,7 +144,19 @@ def open_notebook(page: Any, lab: Lab, path: str) -> None:
 
 
 def run_all_cells(page: Any) -> None:
-    """As a learner does: from the menu. Raises Playwright's TimeoutError when the first cell has not begun."""
-    page.get_by_role("menuitem", name="Run", exact=True).click()
-    page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
-    page.locator(".jp-InputPrompt").filter(has_text=re.compile(r"\[(\*|\d+)\]")).first.wait_for()
+    """As a learner does: from the menu. Raises Playwright's TimeoutError when the first cell has not begun.
+
+    Where the page missed the kernel's first answer, its cells wait for ever, beside a kernel that is idle: it is loaded again.
+    """
+    from playwright.sync_api import TimeoutError
+
+    for _ in range(TRIES):
+        page.get_by_role("menuitem", name="Run", exact=True).click()
+        page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
+        page.locator(".jp-InputPrompt").filter(has_text=re.compile(r"\[(\*|\d+)\]")).first.wait_for()
+        with suppress(TimeoutError):
+            page.wait_for_function(BEGUN, timeout=PATIENCE / TRIES)
+            return
+        page.reload()
+        page.get_by_text("| Idle").wait_for()
+    raise TimeoutError(f"no cell has begun, and the page was loaded {TRIES} times")
