@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import json
+import math
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -79,6 +80,10 @@ class GPTConfig(_Config):
     n_embd: int = _field(128, "Width of the residual stream: how many numbers describe a token.")
     n_hidden: int | None = _field(None, "Width inside the MLP; None is 4 n_embd, or about 8/3 n_embd for SwiGLU.")
     dropout: float = _field(0.0, "Share of what each layer adds that is set to zero in training, against overfitting.")
+    label_smoothing: float = _field(
+        0.0,
+        "Share of each target's probability that training spreads over all tokens; its loss counts that.",
+    )
     norm: str = _field("layernorm", "Normalisation of the residual stream: layernorm or rmsnorm.")
     position: str = _field("learned", "How order is told: learned (a vector per position) or rotary (turned pairs).")
     mlp: str = _field("gelu", "Non-linearity of the MLP: gelu, swiglu or relu2 (the square of what is above zero).")
@@ -101,6 +106,7 @@ class GPTConfig(_Config):
         self._choice("mlp", "gelu", "swiglu", "relu2")
         self._need(self.logit_cap is None or self.logit_cap > 0, "logit_cap", "None or a number above 0, such as 15")
         self._need(0 <= self.dropout < 1, "dropout", "a share from 0 up to, not including, 1")
+        self._need(0 <= self.label_smoothing < 1, "label_smoothing", "a share from 0 up to, not including, 1")
         self._need(self.embed_std > 0, "embed_std", "a number above 0, such as 0.02")
         self._need(self.norm_eps > 0, "norm_eps", "a small number above 0, such as 1e-5")
         if self.n_kv_head is None:
@@ -200,6 +206,16 @@ class TrainConfig(_Config):
     grad_clip: float | None = _field(1.0, "Longest gradient allowed; a longer one is shortened. None never clips.")
     eval_every: int = _field(100, "Updates between two evaluations on the validation set.")
     eval_batches: int | None = _field(20, "Batches in one evaluation, always the same ones; None is the whole set.")
+    patience: int | None = _field(
+        None,
+        "Evaluations in a row without improvement after which the run ends, with its best weights; None never ends it.",
+    )
+    min_delta: float = _field(0.0, "Nats by which the validation loss must fall below its best to have improved.")
+    val_smoothing: float = _field(
+        0.0, "How much of its past goes into the validation loss that patience judges; the average lags behind."
+    )
+    restarts: int = _field(0, "How often patience goes back to the best weights with a smaller rate before it ends.")
+    restart_factor: float = _field(0.5, "What the learning rate is multiplied by at each restart.")
     checkpoint_every: int | None = _field(None, "Updates between two checkpoints; None saves at evaluations.")
     seed: int = _field(0, "Fixes the order of the data and the dropout, so that a run can be repeated.")
     precision: str = _field("auto", "fp32, bf16, fp16, tf32, or auto: bf16 where there are instructions for it.")
@@ -211,7 +227,7 @@ class TrainConfig(_Config):
     def __post_init__(self) -> None:
         for name in ("max_steps", "batch_size", "grad_accum_steps", "eval_every"):
             self._need(isinstance(getattr(self, name), int) and getattr(self, name) > 0, name, "a whole number above 0")
-        for name in ("eval_batches", "checkpoint_every"):
+        for name in ("eval_batches", "checkpoint_every", "patience"):
             value = getattr(self, name)
             self._need(value is None or (isinstance(value, int) and value > 0), name, "None or a whole number above 0")
         self._need(self.learning_rate > 0, "learning_rate", "a number above 0, such as 1e-3")
@@ -228,6 +244,13 @@ class TrainConfig(_Config):
         self._need(len(self.betas) == 2 and all(0 <= b < 1 for b in self.betas), "betas", "two numbers in [0, 1)")
         self._need(self.grad_clip is None or self.grad_clip > 0, "grad_clip", "None or a number above 0")
         self._need(self.max_rise is None or self.max_rise > 0, "max_rise", "None or a number above 0, such as 1.0")
+        self._need(0 <= self.min_delta < math.inf, "min_delta", "0 or more nats, such as 0.002")
+        self._need(0 <= self.val_smoothing < 1, "val_smoothing", "a share from 0 up to, not including, 1")
+        self._need(isinstance(self.restarts, int) and self.restarts >= 0, "restarts", "a whole number from 0")
+        self._need(0 < self.restart_factor <= 1, "restart_factor", "a number above 0, at most 1")
+        for name in ("min_delta", "val_smoothing", "restarts"):
+            unused = self.patience is None and getattr(self, name) != 0
+            self._need(not unused, name, "it together with patience, such as patience=3, or 0")
         self._choice("precision", "auto", "fp32", "bf16", "fp16", "tf32")
         self._choice("device", "auto", "cpu", "cuda", "mps")
 

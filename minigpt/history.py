@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 from collections.abc import Sequence
 from os import PathLike
 from typing import TYPE_CHECKING
@@ -36,6 +37,11 @@ class History:
         if not values:
             raise ValueError(f"no {name!r} was recorded; a run without val_data or stopped at once has none.")
         return values[-1]
+
+    def best(self, name: str = "val_loss") -> tuple[int, float]:
+        """The update at which a column was lowest, and its value then. ValueError when it was never recorded."""
+        self.last(name)
+        return min(zip(*self[name]), key=lambda found: found[1] if math.isfinite(found[1]) else math.inf)
 
     def tokens_per_second(self, skip: int = 0) -> float:
         """Training speed over the updates after the first `skip`, in tokens a second. ValueError without such updates."""

@@ -198,7 +198,10 @@ class GPT(nn.Module):
             logits = self.config.logit_cap * torch.tanh(logits / self.config.logit_cap)
         if targets is None:
             return logits, None
-        return logits, F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), ignore_index=-100)
+        smoothing = self.config.label_smoothing if self.training else 0.0  # Szegedy et al. 2016, section 7
+        return logits, F.cross_entropy(
+            logits.flatten(0, 1).float(), targets.flatten(), ignore_index=-100, label_smoothing=smoothing
+        )
 
     def hidden(self, idx: Tensor, *, cache: KVCache | None = None, maps: list[Tensor] | None = None) -> Tensor:
         """What the head reads: the residual stream after the last norm, (B, T, C). Arguments as in `forward`."""

@@ -28,6 +28,7 @@ def save_state(trainer: Trainer) -> bool:
         "rows": trainer.history.rows,
         "step": trainer.step,
         "random": torch.get_rng_state(),
+        "best": trainer.rescue.weights if trainer.rescue else None,
     }
     if trainer.device.type == "cuda":
         state["random_cuda"] = torch.cuda.get_rng_state(trainer.device)
@@ -63,6 +64,8 @@ def load_state(trainer: Trainer) -> None:
     trainer.scaler.load_state_dict(state["scaler"])
     trainer.history.rows[:] = state["rows"]
     trainer.step = state["step"]
+    if trainer.rescue:
+        trainer.rescue.replay(state["rows"], state["best"])
     torch.set_rng_state(state["random"].cpu())
     if trainer.device.type == "cuda":
         torch.cuda.set_rng_state(state["random_cuda"].cpu(), trainer.device)

@@ -7,7 +7,6 @@ It knows nothing of GPT or of text. It takes a model whose `model(idx, targets)`
 from __future__ import annotations
 
 import math
-import signal
 import threading
 import time
 import warnings
@@ -21,9 +20,11 @@ import torch
 from torch import Tensor, nn
 
 from minigpt.config import TrainConfig
+from minigpt.early_stopping import Rescue
 from minigpt.evaluate import evaluate_loss
 from minigpt.hardware import has_fast_bf16, pick_device, pick_precision, release_memory
 from minigpt.history import History, ProgressBar
+from minigpt.interruption import asked_by_signals
 from minigpt.optim import learning_rate_at, make_optimizers
 from minigpt.resume import RESUME_FILE, load_state, save_state
 
@@ -50,8 +51,13 @@ class Trainer:
     resumes bit for bit is kept there. Ctrl-C (the stop button in Jupyter) or SIGTERM ends the run after the current
     update, saves, and returns what was done; a second one ends it at once.
 
+    With `patience` in the config the run ends when the validation loss no longer improves, and the model has its best
+    weights then. `rescue` is None without; a run that is interrupted keeps its last weights, to go on from them, and
+    `rescue.weights` holds the best.
+
     Raises:
-        ValueError: a device or a precision that is not there, activation checkpointing for a model without it.
+        ValueError: a device or a precision that is not there, activation checkpointing for a model without it, or
+            patience without val_data.
     """
 
     def __init__(
@@ -75,6 +81,9 @@ class Trainer:
         self.optimizers = make_optimizers(
             model, config, torch.bfloat16 if has_fast_bf16(self.device) else torch.float32
         )
+        if config.patience is not None and val_data is None:
+            raise ValueError(f"patience={config.patience} judges the validation loss: give the Trainer val_data.")
+        self.rescue = Rescue(config) if config.patience is not None else None
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
         self.history = History()
         self.step = 0
@@ -100,7 +109,7 @@ class Trainer:
             self._open_folder(resume)
             if self.precision == "tf32":
                 torch.set_float32_matmul_precision("high")
-            with self._stop_on_signals(), self._recomputing():
+            with asked_by_signals(self.stop), self._recomputing():
                 self._call("on_start")
                 try:
                     self._compile()
@@ -115,10 +124,10 @@ class Trainer:
         config, saved_at = self.config, self.step
         self._level, self._lowest = None, math.inf  # the smoothed loss, and its best
         for row in self.history.rows:
-            self._watch(row["train_loss"])
+            self._watch(row)
         self.model.train()
         try:
-            while self.step < config.max_steps and not self._stop.is_set():
+            while self.step < config.max_steps and not self._stop.is_set() and not self._is_over():
                 row = self._update()
                 self.history.rows.append(row)
                 due = self.step % config.eval_every == 0 or self.step == config.max_steps
@@ -129,6 +138,8 @@ class Trainer:
                 self._call("on_step", row)
                 if "val_loss" in row:
                     self._call("on_eval", row)
+                    if self.rescue is not None:
+                        self.rescue.judge(row, self.model, self.optimizers)
                 self._check_rise(row)
                 if self.step % (config.checkpoint_every or config.eval_every) == 0 or self.step == config.max_steps:
                     saved_at = self._save(saved_at)
@@ -137,10 +148,15 @@ class Trainer:
             self.model.eval()
         if saved_at != self.step:
             self._save(saved_at)
+        if self.rescue is not None and (self._is_over() or self.step == config.max_steps):
+            self.rescue.give_back(self.model)
+
+    def _is_over(self) -> bool:
+        return self.rescue is not None and self.rescue.over
 
     def _update(self) -> dict[str, float]:
         config, started = self.config, time.perf_counter()
-        learning_rate = learning_rate_at(self.step, config)
+        learning_rate = learning_rate_at(self.step, config) * (self.rescue.rate if self.rescue else 1.0)
         for group in (group for optimizer in self.optimizers for group in optimizer.param_groups):
             group["lr"] = learning_rate * group["ratio"]
         train_loss, tokens = self._accumulate()
@@ -188,13 +204,19 @@ class Trainer:
         for optimizer in self.optimizers:
             optimizer.zero_grad(set_to_none=True)
 
-    def _watch(self, train_loss: float) -> None:
-        self._level = train_loss if self._level is None else SMOOTHING * self._level + (1 - SMOOTHING) * train_loss
+    def _watch(self, row: dict[str, float]) -> None:
+        loss = row["train_loss"]
+        self._level = loss if self._level is None else SMOOTHING * self._level + (1 - SMOOTHING) * loss
         self._lowest = min(self._lowest, self._level)
+        if self.rescue is not None and row["step"] in self.rescue.restarted:
+            self._level, self._lowest = None, math.inf  # the weights are older now, and their training loss is higher
+
+    def _rise(self) -> float:
+        return 0.0 if self._level is None else self._level - self._lowest
 
     def _check_rise(self, row: dict[str, float]) -> None:
-        self._watch(row["train_loss"])
-        if self.config.max_rise is not None and self._level - self._lowest > self.config.max_rise:
+        self._watch(row)
+        if self._rise() > (self.config.max_rise or math.inf):
             raise TrainingDiverged(
                 f"at update {self.step} the loss, averaged over the last ten, is {self._level:.2f}, and it had come down to "
                 f"{self._lowest:.2f}{self._kept()}. {self._advice(row['learning_rate'])} (max_rise=None goes on.)"
@@ -248,28 +270,6 @@ class Trainer:
             if self.config.activation_checkpointing:
                 self.model.activation_checkpointing = False
 
-    @contextmanager
-    def _stop_on_signals(self) -> Iterator[None]:
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-
-        def ask(number: int, frame: Any) -> None:
-            self.stop()
-            restore()  # a second signal acts as it would have without us
-
-        def restore() -> None:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
-        for number in before:
-            signal.signal(number, ask)
-        try:
-            yield
-        finally:
-            restore()
-
     def _open_folder(self, resume: bool) -> None:
         path = self.folder / RESUME_FILE if self.folder else None
         if path is None or self.step or not path.exists():
@@ -282,7 +282,7 @@ class Trainer:
 
     def _save(self, saved_at: int) -> int:
         """Keep a checkpoint, unless the loss is on its way up; returns the step that the file now holds."""
-        rising = self.config.max_rise is not None and self._level - self._lowest > self.config.max_rise / 2
+        rising = self._rise() > (self.config.max_rise or math.inf) / 2
         if self.folder is None:
             return self.step
         return self.step if not rising and save_state(self) else saved_at

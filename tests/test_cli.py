@@ -139,6 +139,14 @@ def test_ctrl_c_or_sigterm_saves_and_says_how_to_go_on_and_resume_needs_only_the
     assert losses(folder) == losses(whole)
 
 
+def test_patience_ends_a_run_and_says_whose_weights_are_kept(run, text, tmp_path):
+    status, out, _ = run(*train(tmp_path / "model", text, "--patience", 1, "--min-delta", 9.0, steps=50))
+    assert status == 0 and "early stopping ended it at update 10; the weights are those of update 5" in out
+    assert "--resume" not in out and load_checkpoint(tmp_path / "model")
+    status, out, _ = run("train", tmp_path / "model", "--resume")
+    assert status == 0 and len(losses(tmp_path / "model")) == 10
+
+
 KILLED = """
 import os, signal, sys
 from minigpt import cli

@@ -175,6 +175,15 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_model_with_no_more_than_its_
     assert told | {"seconds": 0} == expected | {"seconds": 0}
 
 
+def test_patience_ends_the_run_with_the_best_weights(run, base, talks, tmp_path):
+    more = ("--max-steps", 60, "--learning-rate", 0.5, "--eval-every", 2, "--patience", 2)  # a rate that spoils it
+    status, out, _ = run(*finetune(tmp_path / "model", "dialogue", base, talks, *more))
+    assert status == 0 and "early stopping ended it at update" in out and "--resume" not in out
+    kept = int(re.search(r"the weights are those of update (\d+)", out)[1])
+    told = told_in(tmp_path / "model")
+    assert told["updates"] == kept + 4 < 60
+
+
 def test_smollm2_names_the_model_that_comes_with_the_data(monkeypatch, talker, reviews):
     monkeypatch.setattr(cli_finetune, "packaged_smollm2", lambda: talker)
     monkeypatch.setattr(cli_finetune, "LARGE", 1000)

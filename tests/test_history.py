@@ -1,3 +1,4 @@
+import math
 import sys
 from types import SimpleNamespace
 
@@ -12,6 +13,14 @@ ROWS = [
     {"step": 2, "tokens": 200, "train_loss": 3.0, "seconds": 4.0, "val_loss": 3.5},
     {"step": 3, "tokens": 300, "train_loss": 2.0, "seconds": 5.0},
 ]
+
+
+def test_the_best_is_the_first_of_the_lowest_and_never_what_is_no_number():
+    losses = [math.nan, 2.0, 1.0, 1.0, math.inf]
+    history = History([{"step": step, "val_loss": loss} for step, loss in enumerate(losses, start=1)])
+    assert history.best() == (3, 1.0)
+    with pytest.raises(ValueError, match="no 'val_loss' was recorded"):
+        History(ROWS[:1]).best()
 
 
 def test_a_column_gives_the_steps_at_which_it_was_recorded():

@@ -14,7 +14,10 @@ PACKAGE = Path(__file__).resolve().parents[1] / "minigpt"
 FLOORS = [
     {"config", "files", "bootstrap"},
     {"chat_template", "estimate", "hardware", "fused", "model", "tokenizer", "tokenizer_files", "optim", "corpus"},
-    {"generate", "evaluate", "metrics", "interop", "checkpoint", "history", "resume", "trainer", "recipes", "speedrun"},
+    {
+        *("generate", "evaluate", "metrics", "interop", "checkpoint", "history"),
+        *("resume", "early_stopping", "averaging", "interruption", "trainer", "recipes", "speedrun"),
+    },
     {"finetune"},
     {"lab"},
     {"bench", "doctor", "course", "cli"},
@@ -41,7 +44,10 @@ ONLY = {
     "interop": {"config", "corpus", "files", "model", "tokenizer", "tokenizer_files"},
     "history": set(),
     "resume": {"files"},
-    "trainer": {"config", "hardware", "optim", "evaluate", "history", "resume"},
+    "early_stopping": {"config"},
+    "averaging": {"evaluate"},
+    "interruption": set(),
+    "trainer": {"config", "early_stopping", "evaluate", "hardware", "history", "interruption", "optim", "resume"},
     "recipes": {"config", "corpus"},
     "speedrun": {"corpus", "hardware", "history", "model", "recipes", "tokenizer", "trainer"},
     "corpus": {"config", "tokenizer", "files"},
@@ -60,7 +66,7 @@ UPWARD = {
 }
 
 LONGEST_FILE = 300  # lines
-LINES_OF_CODE = 10_100  # of the whole, nearly half of it in corpus/; raise this in the commit that needs it
+LINES_OF_CODE = 11_700  # of the whole, nearly half of it in corpus/; raise this in the commit that needs it
 MAY_PRINT = {"cli", "course", "bootstrap"}
 INTERFACES = {  # methods that are documented where the interface is: torch's modules, the trainer's callbacks
     "forward",

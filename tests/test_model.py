@@ -13,6 +13,16 @@ from minigpt.model import make_norm, rotary_table
 IDX = torch.randint(0, 31, (3, 8), generator=torch.Generator().manual_seed(1))
 
 
+def test_label_smoothing_is_pytorchs_in_training_and_absent_in_evaluation(config):
+    model = make_model(config.replace(label_smoothing=0.2))
+    logits, loss = model.train()(IDX, IDX)
+    expected = F.cross_entropy(logits.flatten(0, 1), IDX.flatten(), label_smoothing=0.2)
+    torch.testing.assert_close(loss, expected)
+    _, plain = model.eval()(IDX, IDX)
+    torch.testing.assert_close(plain, F.cross_entropy(logits.flatten(0, 1), IDX.flatten()))
+    assert not torch.isclose(plain, loss)
+
+
 def test_logits_and_loss_have_the_documented_shapes(model):
     logits, loss = model(IDX, IDX)
     assert logits.shape == (3, 8, 31) and loss.shape == ()

@@ -12,7 +12,15 @@ import torch
 
 from minigpt.checkpoint import load_checkpoint
 from minigpt.cli.jobs import Choices, Sorting, Writing, updates
-from minigpt.cli.train import RUN_FILE, add_field, begun_or_told, expected_memory, what_was_told, without_place
+from minigpt.cli.train import (
+    RUN_FILE,
+    add_field,
+    begun_or_told,
+    expected_memory,
+    tell_how_it_ended,
+    what_was_told,
+    without_place,
+)
 from minigpt.config import GPTConfig, TrainConfig
 from minigpt.files import as_text, write_atomically
 from minigpt.finetune import add_lora, freeze, load_classifier, merge_lora, predict, save_adapter, trainable_parameters
@@ -33,7 +41,7 @@ EPOCHS, RANK, LONGEST = 2, 8, 256
 LARGE = 20_000_000  # parameters from which on the usual learning rate is a tenth
 CHOICES = {  # where nothing else is told; None is what is usual for the task
     **dict.fromkeys(("task", "base", "data", "rank", "context_length", "dropout", "epochs", "max_steps")),
-    **dict.fromkeys(("batch_size", "learning_rate")),
+    **dict.fromkeys(("batch_size", "learning_rate", "patience")),
     **{"method": "full", "eval_every": 100, "seed": 0},
 }
 
@@ -62,7 +70,7 @@ def add_finetune(commands: Any) -> None:
         add_field(tune, TrainConfig, name, kind, "the task's")
     add_field(tune, GPTConfig, "dropout", float, "the task's")
     tune.add_argument("--context-length", type=int, help=f"tokens of an example at most ({LONGEST})")
-    for name in ("eval_every", "seed"):
+    for name in ("eval_every", "seed", "patience"):
         add_field(tune, TrainConfig, name, int)
     about = "go on with the run that is in the folder, as it was begun"
     tune.add_argument("--resume", action="store_true", help=about)
@@ -95,7 +103,7 @@ def _choices(options: argparse.Namespace) -> Choices:
 def _begin(choices: Choices) -> tuple[Sorting | Writing, TrainConfig]:
     """The job, its model made ready for the method, and how it is trained."""
     usual = TASKS[choices["task"]]
-    told = {n: choices[n] for n in ("max_steps", "batch_size", "learning_rate", "eval_every", "seed")}
+    told = {n: choices[n] for n in ("max_steps", "batch_size", "learning_rate", "eval_every", "seed", "patience")}
     if choices["epochs"] is choices["data"] is told["max_steps"] is None:
         told["max_steps"] = usual["max_steps"]
     settings = {"batch_size": usual["batch_size"], **{n: v for n, v in told.items() if v is not None}}
@@ -142,8 +150,7 @@ def _finetune(options: argparse.Namespace) -> int:
         print(expected_memory(trainer, job.model.config.replace(context_length=job.context_length)))
     before = job.judge(trainer)
     history = trainer.fit(resume=options.resume)
-    if history.stopped_early:
-        print(f"stopped at update {trainer.step}; --resume goes on from there")
+    tell_how_it_ended(trainer)
     if not history.rows:
         return 0
     after = job.judge(trainer)

@@ -28,9 +28,11 @@ from minigpt.trainer import RESUME_FILE, Trainer
 
 RUN_FILE = "run.json"  # what a run was told, so that --resume needs no more than the folder
 FIELDS = ("max_steps", "batch_size", "warmup_steps", "eval_every", "seed", "learning_rate", "weight_decay")
-OF_NO_RECIPE = {"corpus", "preset", "vocab_size", "context_length", "dropout"}
+FIELDS += ("patience", "min_delta", "val_smoothing", "restarts", "restart_factor")
+OF_NO_RECIPE = {"corpus", "preset", "vocab_size", "context_length", "dropout", "label_smoothing"}
 CHOICES = {  # of `minigpt train`, where nothing else is told
     **{"recipe": None, "corpus": None, "preset": "first", "vocab_size": 1024, "context_length": None, "dropout": 0.0},
+    "label_smoothing": 0.0,
     **{name: getattr(TrainConfig(), name) for name in FIELDS},
 }
 
@@ -45,9 +47,10 @@ def add_train(commands: Any) -> None:
     train.add_argument("--preset", help="the model's shape (first)")
     train.add_argument("--vocab-size", type=int, help="tokens of the BPE tokenizer trained on the text (1024)")
     add_field(train, GPTConfig, "context_length", int, "the preset's")
-    add_field(train, GPTConfig, "dropout", float)
+    for name in ("dropout", "label_smoothing"):
+        add_field(train, GPTConfig, name, float)
     for name in FIELDS:
-        add_field(train, TrainConfig, name, type(CHOICES[name]))
+        add_field(train, TrainConfig, name, int if name == "patience" else type(CHOICES[name]))
     train.add_argument(
         "--resume", action="store_true", help="go on with the run that is in the folder, as it was begun"
     )
@@ -151,7 +154,7 @@ def _work(choices: dict[str, Any], folder: Path) -> _Work:
         return _Work(tokenizer, shape, config, train, dict(zip(held_out, val)))
     dataset = corpus.load_corpus(choices["corpus"])
     tokenizer = BPETokenizer.train(dataset["text"], vocab_size=choices["vocab_size"])
-    sizes = {"vocab_size": tokenizer.vocab_size, "dropout": choices["dropout"]}
+    sizes = {"vocab_size": tokenizer.vocab_size} | {name: choices[name] for name in ("dropout", "label_smoothing")}
     if choices["context_length"] is not None:
         sizes["context_length"] = choices["context_length"]
     shape, config = GPTConfig.preset(choices["preset"], **sizes), TrainConfig.make(**settings)
@@ -171,8 +174,7 @@ def _train(options: argparse.Namespace) -> int:
         f"validation tokens\n{expected_memory(trainer, work.shape)}"
     )
     history = trainer.fit(resume=options.resume)
-    if history.stopped_early:
-        print(f"stopped at update {trainer.step}; --resume goes on from there")
+    tell_how_it_ended(trainer)
     if not history.rows:
         return 0
     print(_speed(trainer, work.shape))
@@ -193,6 +195,16 @@ def _train(options: argparse.Namespace) -> int:
         print(f"{name}: {found['val_loss']:.3f} nats per token, {found['val_bits_per_byte']:.3f} bits per byte")
     print(f"validation loss {training['val_loss']:.3f} nats per token; {options.folder} holds the checkpoint")
     return 0
+
+
+def tell_how_it_ended(trainer: Trainer) -> None:
+    """A line where a training ended before its last update: by early stopping, or because it was asked to."""
+    if trainer.rescue is not None and trainer.rescue.over:
+        kept = trainer.rescue.rule.best_step
+        whose = f"those of update {kept}" if kept else "the last ones, as no evaluation was a number"
+        print(f"early stopping ended it at update {trainer.step}; the weights are {whose}")
+    elif trainer.history.stopped_early:
+        print(f"stopped at update {trainer.step}; --resume goes on from there")
 
 
 def _judge(trainer: Trainer, data: TokenData, tokenizer: BPETokenizer) -> tuple[float, int, int]:
