@@ -11,6 +11,7 @@ import warnings
 from pathlib import Path
 
 from minigpt import corpus
+from minigpt.bench.augment import bench_augment
 from minigpt.bench.clean import bench_clean, bench_memory
 from minigpt.bench.train import bench_train
 from minigpt.checkpoint import load_checkpoint
@@ -92,6 +93,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     of_cleaning.set_defaults(run=_bench_clean)
 
+    of_augmenting = bench.add_parser("augment", help="each kind of augmentation in MB/s, beside a plain regex")
+    of_augmenting.add_argument("--megabytes", type=float, default=4.0, help="of text (4)")
+    of_augmenting.set_defaults(run=_bench_augment)
+
     of_training = bench.add_parser("train", help="training beside the classic recipe, plain PyTorch and transformers")
     of_training.add_argument("--seconds", type=float, default=20.0, help="for each speed (20)")
     of_training.add_argument("--skip-speedruns", action="store_true", help="leave out the runs to a loss: minutes")
@@ -162,6 +167,12 @@ def _bench_clean(options: argparse.Namespace) -> int:
         print(bench_memory(options.memory, options.workers))
         return 0
     for line in bench_clean(options.megabytes, options.workers):
+        print(line, flush=True)
+    return 0
+
+
+def _bench_augment(options: argparse.Namespace) -> int:
+    for line in bench_augment(options.megabytes):
         print(line, flush=True)
     return 0
 

@@ -22,6 +22,7 @@ Place = tuple[int, int, str]
 EVERY = 1500  # characters for each place of a kind, in a document that has the kind
 WORD = re.compile(r"(?<![\w'’\[-])[A-Za-z]{4,}(?![\w'’\]-])")
 KEYS = ("qwertyuiop", "asdfghjkl", "zxcvbnm")
+NEAR = {key: row[i - 1 if i else 1] for row in KEYS for i, key in enumerate(row)}
 UNSEEN = "\x00\x02\x07\x08\x1b\x7f\x0e\xad\u200b\u200e\u2060\ufeff"
 SYMBOLS = "#$%&*+-/<=>@^_{|}~°§¤¬"
 
@@ -135,16 +136,21 @@ def private(kind: str, text: str, chance: Chance) -> Iterator[Place]:
         yield (*mask.span(), INVENTED[kind](chance))
 
 
+def mistyped(word: str, chance: Chance) -> str:
+    """An English word of at least three letters with two of them swapped, one left out, doubled, or its neighbour's key hit."""
+    i, form = 1 + chance.below(len(word) - 2), chance.below(4)
+    if form < 2:
+        return word[:i] + word[i + 1 :] if form == 0 else word[: i + 1] + word[i:]
+    swapped = word[:i] + word[i + 1] + word[i] + word[i + 2 :]
+    if form == 3 and swapped != word:
+        return swapped
+    return word[:i] + NEAR[word[i].lower()] + word[i + 1 :]
+
+
 def typos(text: str, chance: Chance) -> Iterator[Place]:
     """Two letters swapped, one left out, doubled, or replaced by a neighbour on the keyboard."""
     for word in chance.spots(WORD, text):
-        i, w = 1 + chance.below(len(word[0]) - 2), word[0]
-        row = next(row for row in KEYS if w[i].lower() in row)
-        key = row.index(w[i].lower())
-        near = row[key - 1 if key else 1]
-        swapped, near = w[:i] + w[i + 1] + w[i] + w[i + 2 :], w[:i] + near + w[i + 1 :]
-        forms = [w[:i] + w[i + 1 :], w[: i + 1] + w[i:], near, near if swapped == w else swapped]
-        yield (*word.span(), chance.pick(forms))
+        yield (*word.span(), mistyped(word[0], chance))
 
 
 def elongation(text: str, chance: Chance) -> Iterator[Place]:

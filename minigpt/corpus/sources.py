@@ -30,7 +30,7 @@ from minigpt.files import write_atomically
 DEFAULT = "shakespeare"
 COURSE_SOURCES = (  # what the notebooks use
     *("shakespeare", "tweets", "sotu", "wiki", "shakespeare-editions"),
-    *("gpt2-tokenizer", "chitchat", "sentiment", "trivia", "smollm2"),
+    *("gpt2-tokenizer", "chitchat", "sentiment", "trivia", "smollm2", "wordnet"),
 )
 
 
