@@ -99,6 +99,24 @@ def bootstrap_interval(
     return Interval(value, float(low), float(high))
 
 
+def mean_interval(values: ArrayLike, level: float = 0.95) -> Interval:
+    """The mean of a few values, such as one for each seed, and Student's interval for it (Student, Biometrika 6, 1908).
+
+    ValueError for fewer than two values, values that are no numbers, or a level outside 0 to 1.
+    """
+    (found,) = _columns(values=values)
+    _share("level", level)
+    if found.ndim != 1 or len(found) < 2 or not np.isfinite(found.astype(float)).all():
+        raise ValueError(f"{found.tolist()} came; pass two numbers or more, such as the losses of three seeds.")
+    try:
+        from scipy.stats import t
+    except ImportError as error:
+        raise ValueError('scipy is not installed; run: pip install -e ".[course]".') from error
+    mean, reach = float(found.mean()), float(t.ppf((1 + level) / 2, len(found) - 1))
+    reach *= float(found.std(ddof=1)) / math.sqrt(len(found))
+    return Interval(mean, mean - reach, mean + reach)
+
+
 def mcnemar(labels: ArrayLike, first: ArrayLike, second: ArrayLike) -> McNemar:
     """Whether two classifiers differ on the same rows: the exact test on those that only one of them has right.
 

@@ -15,7 +15,7 @@ FLOORS = [
     {"config", "files", "bootstrap"},
     {"chat_template", "estimate", "hardware", "fused", "model", "tokenizer", "tokenizer_files", "optim", "corpus"},
     {
-        *("generate", "evaluate", "metrics", "interop", "checkpoint", "history"),
+        *("generate", "evaluate", "metrics", "cross_validation", "interop", "checkpoint", "history"),
         *("resume", "early_stopping", "averaging", "interruption", "trainer", "recipes", "speedrun"),
     },
     {"finetune"},
@@ -41,6 +41,7 @@ ONLY = {
     "generate": {"config", "model"},
     "evaluate": set(),
     "metrics": set(),
+    "cross_validation": set(),
     "interop": {"config", "corpus", "files", "model", "tokenizer", "tokenizer_files"},
     "history": set(),
     "resume": {"files"},

@@ -4,11 +4,11 @@ import re
 
 import numpy as np
 import pytest
-from scipy.stats import binomtest
+from scipy.stats import binomtest, ttest_1samp
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import accuracy_score, precision_recall_curve, roc_auc_score
 
-from minigpt.metrics import bootstrap_interval, calibration, distinct_n, mcnemar, threshold_for
+from minigpt.metrics import bootstrap_interval, calibration, distinct_n, mcnemar, mean_interval, threshold_for
 
 
 def test_the_interval_of_a_mean_covers_the_truth_about_as_often_as_it_says():
@@ -17,6 +17,21 @@ def test_the_interval_of_a_mean_covers_the_truth_about_as_often_as_it_says():
         _, low, high = bootstrap_interval(np.mean, rng.normal(3.0, 2.0, size=40), repeats=300, seed=seed)
         covered += low <= 3.0 <= high
     assert 0.90 <= covered / 300 <= 0.99
+
+
+def test_the_interval_of_a_few_values_is_scipys_and_covers_as_often_as_it_says():
+    values = [4.81, 4.86, 4.79]
+    theirs = ttest_1samp(values, 0).confidence_interval(0.95)
+    assert mean_interval(values) == pytest.approx((np.mean(values), theirs.low, theirs.high))
+    rng = np.random.default_rng(0)
+    covered = sum(low <= 3.0 <= high for _, low, high in (mean_interval(rng.normal(3, 2, size=3)) for _ in range(400)))
+    assert 0.92 <= covered / 400 <= 0.98
+
+
+@pytest.mark.parametrize("values", [[1.0], [], [1.0, np.nan], [[1.0, 2.0]], [[1.0], [2.0]]])
+def test_an_interval_of_values_that_have_none_is_refused(values):
+    with pytest.raises(ValueError, match="came"):
+        mean_interval(values)
 
 
 def test_a_lower_level_gives_a_narrower_interval_around_the_same_value():
