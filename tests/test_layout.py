@@ -15,7 +15,7 @@ FLOORS = [
     {"config", "files", "bootstrap"},
     {"chat_template", "estimate", "hardware", "fused", "model", "tokenizer", "tokenizer_files", "optim", "corpus"},
     {
-        *("generate", "evaluate", "metrics", "cross_validation", "interop", "checkpoint", "history"),
+        *("generate", "evaluate", "metrics", "cross_validation", "memorisation", "interop", "checkpoint", "history"),
         *("resume", "early_stopping", "averaging", "interruption", "trainer", "recipes", "speedrun"),
     },
     {"finetune"},
@@ -45,6 +45,7 @@ ONLY = {
     "interop": {"config", "corpus", "files", "model", "tokenizer", "tokenizer_files"},
     "history": set(),
     "resume": {"files"},
+    "memorisation": set(),
     "early_stopping": {"config"},
     "averaging": {"evaluate"},
     "interruption": set(),

@@ -29,11 +29,11 @@ def forest(
         axes = figure.subplots()
         for place, intervals in enumerate(rows.values()):
             for number, (value, low, high) in enumerate(intervals):
-                at = place + 0.22 * (number - (len(intervals) - 1) / 2)
+                at = place + min(0.22, 0.7 / len(intervals)) * (number - (len(intervals) - 1) / 2)
                 axes.plot([low, high], [at, at], color=COLOURS[0], alpha=0.6)
                 axes.plot([value], [at], "o", color=COLOURS[0], markersize=5)
         axes.set_yticks(range(len(rows)), list(rows))
-        axes.invert_yaxis()
+        axes.set_ylim(len(rows) - 0.4, -0.6)  # the first on top
         axes.set_xlabel(x)
         axes.grid(axis="y", visible=False)
         if level is not None:

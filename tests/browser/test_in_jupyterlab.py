@@ -47,6 +47,17 @@ def predict(texts):
     return np.stack([1 - good, good], axis=1)
 confidence_viewer(predict, ["bad", "good"], "a fine film")
 """
+OVERFIT = """
+from minigpt.lab.overfitting_explorer import overfitting_explorer
+steps, rises = list(range(0, 100, 10)), [4.0, 2.0, 1.5, 1.52, 1.4, 1.45, 1.47, 1.46, 1.8, 2.5]
+sizes, parts, rates = {64: 123_456, 128: 812_345}, (0.125, 0.25, 1.0), (0.0, 0.2)
+rows = [
+    {"n_embd": n_embd, "parameters": sizes[n_embd], "share": share, "dropout": dropout, "steps": steps,
+     "train": [4 / (1 + i) for i in range(10)], "val": [loss + dropout - 0.1 * share - n_embd / 1e4 for loss in rises]}
+    for n_embd in sizes for share in parts for dropout in rates if (n_embd, share) != (64, 1.0)
+]
+overfitting_explorer(rows, {"n_embd": 64, "share": 0.125, "dropout": 0.0, "patience": 1})
+"""
 AFTERWARDS = """print("stopped early:", history.stopped_early, "after", len(history.rows))"""
 CUT_OFF = "labels => labels.filter(one => one.scrollWidth > one.clientWidth).map(one => one.textContent)"
 PIXELS = """image => {
@@ -192,6 +203,23 @@ def test_the_confidence_viewer_moves_its_bars_and_colours_while_one_types(page, 
     page.get_by_text("without this word, bad would be less likely").wait_for()
     assert page.locator("span[title='+0.231']").all_inner_texts() == ["dull", "dull"]
     assert page.locator("span[title='-0.150']").all_inner_texts() == ["fine"]
+
+
+def test_the_overfitting_explorer_follows_its_sliders_in_curves_and_in_words(page, run):
+    run(OVERFIT)
+    picture = only_picture(page)
+    page.get_by_text("A patience of 1 ends the run after 30 of 90 updates and saves 67% of them").wait_for()
+    assert page.locator(".widget-label, .widget-readout").evaluate_all(CUT_OFF) == []
+    assert changes(picture, lambda: press_right(page, "Patience"))
+    page.get_by_text("A patience of 2 ends the run after 60 of 90 updates").wait_for()
+    assert changes(picture, lambda: press_right(page, "Dropout"))
+    page.get_by_text("Width 64 (123 k parameters), 1/8 of the text, dropout 0.2").wait_for()
+    assert changes(picture, lambda: press_right(page, "Text"))
+    page.get_by_text("Width 64 (123 k parameters), 1/4 of the text, dropout 0.2").wait_for()
+    assert changes(picture, lambda: press_right(page, "Text"))
+    page.get_by_text("No such run was recorded. Move Parameters to 812 k, or Text to 1/8 or 1/4.").wait_for()
+    assert changes(picture, lambda: press_right(page, "Parameters"))
+    page.get_by_text("Width 128 (812 k parameters), all of the text, dropout 0.2").wait_for()
 
 
 def test_a_saved_notebook_shows_what_its_widgets_showed_when_its_kernel_is_gone(page, lab, run):

@@ -13,6 +13,7 @@ from minigpt.config import TrainConfig
 from minigpt.corpus.batching import TokenData, token_data
 from minigpt.evaluate import evaluate_loss
 from minigpt.finetune.tasks import BASE, unread
+from minigpt.history import History
 from minigpt.interop import build, packaged_smollm2
 from minigpt.model import GPT
 from minigpt.tokenizer import BPETokenizer
@@ -41,6 +42,14 @@ def fresh(model: str, seed: int, dropout: float = 0.1, scratch: bool = False) ->
     return build(config, {name: tensor.clone() for name, tensor in given.state_dict().items()}), tokenizer
 
 
+def finished(trainer: Trainer) -> History:
+    """Run a training to its end. KeyboardInterrupt where it was cut off: half a run is no result."""
+    history = trainer.fit()
+    if history.stopped_early and not (trainer.rescue and trainer.rescue.over):
+        raise KeyboardInterrupt(f"cut off at update {trainer.step} of {trainer.config.max_steps}")
+    return history
+
+
 def train(model: Any, data: Any, updates: int, batch_size: int, learning_rate: float, seed: int) -> tuple[float, Any]:
     """Fine-tune as all rows are: AdamW, a tenth of the updates to warm up, a cosine. Seconds, and the trainer."""
     settings = TrainConfig(
@@ -54,7 +63,7 @@ def train(model: Any, data: Any, updates: int, batch_size: int, learning_rate: f
     )
     trainer = Trainer(model, data, None, settings, callbacks=[])
     started = time.perf_counter()
-    trainer.fit()
+    finished(trainer)
     return time.perf_counter() - started, trainer
 
 
