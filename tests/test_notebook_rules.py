@@ -211,6 +211,16 @@ def test_the_first_notebook_lists_the_course():
     assert listed == [(number, path.name, title) for path, (number, title) in zip(NUMBERED, titles, strict=True)]
 
 
+def test_a_term_of_the_glossary_stands_in_the_notebook_that_it_names_and_terms_are_in_order():
+    content = (NOTEBOOKS / "GLOSSARY.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| ([^|]+) \| [^|]+ \| \[[^]]+\]\((\S+)\) \|$", content, re.MULTILINE)
+    assert len(rows) == content.count("\n| ") - 1  # every row but the head
+    assert [term for term, _ in rows] == sorted((term for term, _ in rows), key=str.lower)
+    for terms, file in rows:
+        prose = _prose(NOTEBOOKS / file).replace("*", "").lower()
+        assert all(term.lower() in prose for term in terms.split(", ")), (terms, file)
+
+
 def test_a_notebook_is_stored_as_text_that_git_compares_well():
     for path in ALL:
         content = path.read_bytes()
