@@ -8,6 +8,7 @@ import gc
 import importlib.util
 import os
 import platform
+import sys
 import time
 
 import torch
@@ -73,8 +74,10 @@ def memory_gb() -> tuple[float, float] | None:
 
 
 def release_memory() -> None:
-    """Give memory that is no longer used back to the system; the C library of Linux would keep it for later."""
+    """Give memory that is no longer used back to the system; Arrow and the C library of Linux would keep it for later."""
     gc.collect()
+    if (arrow := sys.modules.get("pyarrow")) is not None:  # what read the texts, where they were read
+        arrow.default_memory_pool().release_unused()
     with contextlib.suppress(OSError, AttributeError):  # other systems have no such library, or no such function in it
         ctypes.CDLL("libc.so.6").malloc_trim(0)
 
