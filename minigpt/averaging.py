@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from minigpt.evaluate import evaluate_loss
-
 if TYPE_CHECKING:
     from minigpt.trainer import Trainer
 
@@ -39,8 +37,7 @@ class WeightAverage:
         self._average.update_parameters(trainer.model)
 
     def on_eval(self, trainer: Trainer, row: dict[str, float]) -> None:
-        windows = trainer.val_data.windows(trainer.config.batch_size, trainer.config.eval_batches)
-        row["average_val_loss"] = evaluate_loss(self.model, windows, trainer.autocast())
+        row["average_val_loss"] = trainer.evaluate(self.model)
 
     def on_end(self, trainer: Trainer) -> None:
         if self.model is not None:

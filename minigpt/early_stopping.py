@@ -69,18 +69,22 @@ class Rescue:
 
     def __init__(self, config: TrainConfig):
         self.rule = EarlyStopping(config.patience, config.min_delta, config.val_smoothing)
-        self.restarts_left, self.factor = config.restarts, config.restart_factor
-        self.rate = 1.0  # what the schedule's learning rate is multiplied by
+        self.restarts, self.factor = config.restarts, config.restart_factor
         self.over = False
         self.restarted: list[int] = []  # after which updates
         self.weights: dict[str, Tensor] | None = None
 
+    @property
+    def rate(self) -> float:
+        """What the schedule's learning rate is multiplied by."""
+        return self.factor ** len(self.restarted)
+
     def judge(self, row: dict[str, float], model: nn.Module, optimizers: Sequence[Optimizer]) -> None:
         """One evaluation, a row of the history: keep these weights, restart from better ones, or be over."""
-        restarts = self._decide(row)
+        restarts_here = self._decide(row)
         if self.rule.best_step == row["step"]:
             self.weights = copy.deepcopy(model.state_dict())  # what is tied stays tied, and is kept once
-        if restarts:
+        if restarts_here:
             self.give_back(model)
             for optimizer in optimizers:
                 optimizer.state.clear()  # its momentum leads to where the loss rose
@@ -101,9 +105,8 @@ class Rescue:
         """Whether this evaluation restarts the run."""
         if not self.rule.update(int(row["step"]), row["val_loss"]):
             return False
-        self.over = self.restarts_left == 0
+        self.over = len(self.restarted) == self.restarts
         if not self.over:
             self.restarted.append(int(row["step"]))
-            self.restarts_left, self.rate = self.restarts_left - 1, self.rate * self.factor
             self.rule.begin_again()
         return not self.over

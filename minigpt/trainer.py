@@ -226,10 +226,10 @@ class Trainer:
         clip = "" if self.config.grad_clip else "grad_clip=1.0, "
         return f"Try a learning_rate below {learning_rate:.2g}, a longer warm-up, {clip}or precision='fp32'."
 
-    def evaluate(self) -> float:
-        """Loss on the validation set in nats per token: always the same windows, without dropout."""
+    def evaluate(self, model: nn.Module | None = None) -> float:
+        """Loss on the validation set in nats per token, of the model or another: always the same windows, no dropout."""
         batches = self.val_data.windows(self.config.batch_size, self.config.eval_batches)
-        return evaluate_loss(self.model, batches, self.autocast())
+        return evaluate_loss(model or self.model, batches, self.autocast())
 
     def autocast(self) -> AbstractContextManager:
         """The context in which the model computes in this run's precision."""

@@ -47,7 +47,7 @@ ONLY = {
     "resume": {"files"},
     "memorisation": set(),
     "early_stopping": {"config"},
-    "averaging": {"evaluate"},
+    "averaging": set(),
     "interruption": set(),
     "trainer": {"config", "early_stopping", "evaluate", "hardware", "history", "interruption", "optim", "resume"},
     "recipes": {"config", "corpus"},

@@ -133,13 +133,12 @@ class Watch:
         self.rows.append({"step": row["step"], "val": round(row["val_loss"], 4)} | losses)
 
 
-def learn(settings: Row, model: GPT | None = None) -> tuple[Row, GPT]:
-    """Train as the settings say; the row and the model with the weights that were best in validation."""
+def measure(settings: Row) -> Row:
+    """Train as the settings say; the row, with the loss of the weights that were best in validation."""
     text, seed = scenes(), settings["seed"]
-    train = part(settings["share"], settings["augment"])
-    train = TokenData(train.tokens, CONTEXT, seed)
+    train = TokenData(part(settings["share"], settings["augment"]).tokens, CONTEXT, seed)
     torch.manual_seed(seed)
-    model = model or GPT(shape(settings))
+    model = GPT(shape(settings))
     updates = settings["updates"] - settings["pretraining"]
     if settings["pretraining"]:
         _pretrain(model, settings)
@@ -160,12 +159,7 @@ def learn(settings: Row, model: GPT | None = None) -> tuple[Row, GPT]:
     if average is not None:
         result["average_val"] = [round(loss, 4) for loss in trainer.history["average_val_loss"][1]]
         result["average_test"] = _loss(trainer, average.model, text.test)
-    return result, model
-
-
-def measure(settings: Row) -> Row:
-    """One row of the experiment."""
-    return learn(settings)[0]
+    return result
 
 
 def _pretrain(model: GPT, settings: Row) -> None:
