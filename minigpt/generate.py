@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from minigpt.config import GPTConfig, SampleConfig
+from minigpt.decoder import Decoder, is_lean
 from minigpt.model import GPT
 
 
@@ -28,18 +29,18 @@ class KVCache:
         self.config, self.batch, self.device = config, batch, torch.device(device)
         self.padding = padding if padding is not None and bool(padding.any()) else None
         self.length = 0  # S: columns filled so far
-        self._keys: Tensor | None = None
-        self._values: Tensor | None = None
+        self.keys: Tensor | None = None  # (L, B, G, context_length, D), once the first are known
+        self.values: Tensor | None = None
 
     def append(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Store the new positions' k, v (B, G, T, D) of one layer; give back all of them (B, G, S + T, D)."""
-        if self._keys is None:
+        if self.keys is None:
             shape = (self.config.n_layer, self.batch, k.size(1), self.config.context_length, k.size(3))
-            self._keys, self._values = k.new_empty(shape), v.new_empty(shape)
+            self.keys, self.values = k.new_empty(shape), v.new_empty(shape)
         end = self.length + k.size(2)
-        self._keys[layer, :, :, self.length : end] = k
-        self._values[layer, :, :, self.length : end] = v
-        return self._keys[layer, :, :, :end], self._values[layer, :, :, :end]
+        self.keys[layer, :, :, self.length : end] = k
+        self.values[layer, :, :, self.length : end] = v
+        return self.keys[layer, :, :, :end], self.values[layer, :, :, :end]
 
     def positions(self, new: int) -> Tensor:
         """Position numbers of the next `new` columns: (T,), or (B, T) when rows begin at different columns."""
@@ -95,6 +96,13 @@ def next_token_probabilities(logits: Tensor, config: SampleConfig, used: Tensor 
     return filter_logits(logits / config.temperature, config.top_k, config.top_p).softmax(dim=-1)
 
 
+def draw(logits: Tensor, config: SampleConfig, generator: torch.Generator, used: Tensor | None = None) -> Tensor:
+    """The next token of each row, drawn from `next_token_probabilities`. logits (B, V) -> ids (B, 1)."""
+    if config.temperature == 0 and used is None:
+        return logits.argmax(dim=-1, keepdim=True)
+    return torch.multinomial(next_token_probabilities(logits, config, used), 1, generator=generator)
+
+
 @torch.inference_mode()
 def _read(model: GPT, tokens: Tensor, cache: KVCache) -> Tensor:
     """Logits (B, V) after the last of `tokens` (B, T)."""
@@ -106,24 +114,27 @@ def _keep_last(tokens: Tensor, padding: Tensor, columns: int) -> tuple[Tensor, T
     return tokens[:, dropped:], (padding - dropped).clamp(min=0)
 
 
+def check_prompt(ids: Sequence[int], config: GPTConfig) -> None:
+    """ValueError for a prompt that no writing can start from: empty, longer than the context, ids outside the vocabulary."""
+    if not ids:
+        raise ValueError("the prompt is empty; begin with at least one token, such as the end-of-text token.")
+    if len(ids) > config.context_length:
+        raise ValueError(
+            f"the prompt has {len(ids)} tokens and the model's context_length is {config.context_length}; "
+            f"keep the end of it, ids[-{config.context_length}:], or train with a longer context."
+        )
+    outside = [token for token in ids if not 0 <= token < config.vocab_size]
+    if outside:
+        raise ValueError(
+            f"token id {outside[0]} in the prompt lies outside the vocabulary 0 to {config.vocab_size - 1}; "
+            "encode with the tokenizer that the model was trained with."
+        )
+
+
 def _decode(model: GPT, rows: list[list[int]], config: SampleConfig) -> Iterator[list[int]]:
     """One new token per row and step, for ever. When the context is full, its last half is read again and goes on."""
     context, device = model.config.context_length, next(model.parameters()).device
     longest = max(map(len, rows))
-    for row in rows:
-        if not row:
-            raise ValueError("the prompt is empty; begin with at least one token, such as the end-of-text token.")
-        if len(row) > context:
-            raise ValueError(
-                f"the prompt has {len(row)} tokens and the model's context_length is {context}; "
-                f"keep the end of it, ids[-{context}:], or train with a longer context."
-            )
-        outside = [token for token in row if not 0 <= token < model.config.vocab_size]
-        if outside:
-            raise ValueError(
-                f"token id {outside[0]} in the prompt lies outside the vocabulary 0 to {model.config.vocab_size - 1}; "
-                "encode with the tokenizer that the model was trained with."
-            )
     padding = torch.tensor([longest - len(row) for row in rows])
     tokens = torch.tensor([[0] * (longest - len(row)) + row for row in rows])  # (B, longest)
     generator = torch.Generator()
@@ -131,23 +142,29 @@ def _decode(model: GPT, rows: list[list[int]], config: SampleConfig) -> Iterator
         generator.seed()
     else:
         generator.manual_seed(config.seed)
-    used = torch.zeros(len(rows), model.config.vocab_size, dtype=torch.bool)
-    for row, ids in zip(used, rows, strict=True):
-        row[ids] = True
-    cache, unread = KVCache(model.config, len(rows), padding.to(device), device), tokens
-    was_training = model.training
+    used = None
+    if config.repetition_penalty != 1:
+        used = torch.zeros(len(rows), model.config.vocab_size, dtype=torch.bool)
+        for row, ids in zip(used, rows, strict=True):
+            row[ids] = True
+    cache, unread, written = KVCache(model.config, len(rows), padding.to(device), device), tokens, []
+    was_training, decoder = model.training, None
     model.eval()
     try:
         while True:
             if cache.length + unread.size(1) > context:
-                tokens, padding = _keep_last(tokens, padding, max(1, context // 2))
-                unread = tokens
+                tokens, padding = _keep_last(torch.cat([tokens, *written], dim=1), padding, max(1, context // 2))
+                unread, written, decoder = tokens, [], None
                 cache = KVCache(model.config, len(rows), padding.to(device), device)
-            logits = _read(model, unread.to(device), cache).cpu()
-            probability = next_token_probabilities(logits, config, used)
-            unread = torch.multinomial(probability, 1, generator=generator)  # (B, 1)
-            used.scatter_(1, unread, True)
-            tokens, padding = _keep_last(torch.cat([tokens, unread], dim=1), padding, context)
+            if decoder is not None:
+                logits = decoder(unread[:, 0])
+            else:
+                logits = _read(model, unread.to(device), cache).cpu()
+                decoder = Decoder(model, cache) if is_lean(model) else None
+            unread = draw(logits, config, generator, used)
+            if used is not None:
+                used.scatter_(1, unread, True)
+            written.append(unread)
             yield unread[:, 0].tolist()
     finally:
         model.train(was_training)
@@ -156,6 +173,7 @@ def _decode(model: GPT, rows: list[list[int]], config: SampleConfig) -> Iterator
 def stream(model: GPT, ids: Sequence[int], **options: Any) -> Iterator[int]:
     """New token ids after the prompt `ids`, one at a time as they are drawn. Options and errors as `generate`."""
     config = SampleConfig.make(**options)
+    check_prompt(list(ids), model.config)
     steps = _decode(model, [list(ids)], config)
     for _, (token,) in zip(range(config.max_new_tokens), steps, strict=False):
         yield token
@@ -178,9 +196,13 @@ def generate(model: GPT, idx: Tensor | Sequence[Sequence[int]], **options: Any) 
         ValueError: an empty prompt, one longer than context_length, an id outside the vocabulary, an impossible option.
     """
     config = SampleConfig.make(**options)
-    rows = idx.tolist() if isinstance(idx, Tensor) else [list(row) for row in idx]
     if isinstance(idx, Tensor) and idx.dim() != 2:
         raise ValueError(f"idx has shape {tuple(idx.shape)}; expected (B, T): put one prompt in as idx[None].")
+    if not isinstance(idx, Tensor) and any(isinstance(row, int) for row in idx):
+        raise ValueError("idx is one list of ids; expected a list of prompts: put one prompt in as [ids].")
+    rows = idx.tolist() if isinstance(idx, Tensor) else [list(row) for row in idx]
+    for row in rows:
+        check_prompt(row, model.config)
     if not rows:
         return idx if isinstance(idx, Tensor) else []
     written = [list(row) for row in rows]

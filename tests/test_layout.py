@@ -15,7 +15,18 @@ FLOORS = [
     {"config", "files", "bootstrap"},
     {"chat_template", "estimate", "hardware", "fused", "model", "tokenizer", "tokenizer_files", "optim", "corpus"},
     {
-        *("generate", "evaluate", "metrics", "cross_validation", "memorisation", "interop", "checkpoint", "history"),
+        *(
+            "decoder",
+            "generate",
+            "speculative",
+            "evaluate",
+            "metrics",
+            "cross_validation",
+            "memorisation",
+            "interop",
+            "checkpoint",
+            "history",
+        ),
         *("resume", "early_stopping", "averaging", "interruption", "trainer", "recipes", "speedrun"),
     },
     {"finetune"},
@@ -38,11 +49,13 @@ ONLY = {
     "tokenizer": {"chat_template", "files"},
     "tokenizer_files": {"tokenizer"},
     "optim": {"config"},
-    "generate": {"config", "model"},
+    "decoder": {"fused", "model"},
+    "generate": {"config", "decoder", "model"},
+    "speculative": {"config", "decoder", "generate", "model"},
     "evaluate": set(),
     "metrics": set(),
     "cross_validation": set(),
-    "interop": {"config", "corpus", "files", "model", "tokenizer", "tokenizer_files"},
+    "interop": {"config", "corpus", "files", "generate", "model", "tokenizer", "tokenizer_files"},
     "history": set(),
     "resume": {"files"},
     "memorisation": set(),
@@ -68,7 +81,7 @@ UPWARD = {
 }
 
 LONGEST_FILE = 300  # lines
-LINES_OF_CODE = 11_700  # of the whole, nearly half of it in corpus/; raise this in the commit that needs it
+LINES_OF_CODE = 14_400  # of the whole, nearly half of it in corpus/; raise this in the commit that needs it
 MAY_PRINT = {"cli", "course", "bootstrap"}
 INTERFACES = {  # methods that are documented where the interface is: torch's modules, the trainer's callbacks
     "forward",
