@@ -8,6 +8,7 @@ from minigpt.corpus.cleaning import clean
 from minigpt.generate import generate, stream
 from minigpt.history import History
 from minigpt.model import GPT
+from minigpt.quantize import quantize
 from minigpt.tokenizer import BPETokenizer, CharTokenizer
 from minigpt.tokenizer_files import load_tokenizer
 from minigpt.trainer import Trainer
@@ -29,6 +30,7 @@ __all__ = [
     "load_corpus",
     "load_tokenizer",
     "pack",
+    "quantize",
     "save_checkpoint",
     "stream",
 ]

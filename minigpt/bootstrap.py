@@ -152,6 +152,16 @@ def install_package(extra: str) -> None:
     shutil.copy(PROJECT / "minigpt/lab/minigpt.json5", place)
 
 
+def install_llama() -> None:
+    """llama.cpp, compiled here without what reads pictures; a failure is told in a line, and its tests are skipped then."""
+    say("compiling llama.cpp for the tests (some minutes, once)")
+    os.environ.setdefault("CMAKE_ARGS", "-DLLAVA_BUILD=OFF")
+    try:
+        pip("llama.cpp", "It needs a compiler for C++.", "--editable", ".[llama]")
+    except StepFailed:
+        say("llama.cpp could not be compiled here (is there a compiler for C++?), so its tests are skipped")
+
+
 def fetch_texts() -> None:
     """The texts of the course, into the cache; it shows its own progress."""
     say("fetching the texts")
@@ -203,6 +213,8 @@ def main(extra: str = "course") -> int:
         once("torch", install_torch, os.environ.get("MINIGPT_TORCH"))
         if not (extra == "course" and done("dev")):  # which holds all of the course
             once(extra, lambda: install_package(extra))
+        if extra == "dev":
+            once("llama", install_llama)
         texts()
     except StepFailed as error:
         print(error, file=sys.stderr)

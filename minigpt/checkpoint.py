@@ -1,8 +1,9 @@
 """A trained model as one folder: config.json, model.safetensors, tokenizer.json, tokenizer_config.json, training.json.
 
 The first two follow the Hugging Face layout wherever `transformers` has a model that computes the same, so that what is
-saved here opens there; a shape of our own is saved under our own names. The files are written beside their places and
-moved there when all are complete: a full disk or a killed process leaves the earlier checkpoint as it was.
+saved here opens there, and its `generate` stops where ours does; a shape of our own, and weights in 8 or 4 bits, are
+saved under our own names. The files are written beside their places and moved there when all are complete: a full disk or
+a killed process leaves the earlier checkpoint as it was.
 """
 
 from __future__ import annotations
@@ -19,14 +20,25 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from minigpt import interop
+from minigpt.chat_template import CHAT_TOKENS
 from minigpt.config import GPTConfig
 from minigpt.files import Files, as_text, write_atomically
 from minigpt.model import GPT
-from minigpt.tokenizer import Tokenizer
+from minigpt.quantize import from_stored, is_quantized, to_stored
+from minigpt.tokenizer import BPETokenizer, Tokenizer
 from minigpt.tokenizer_files import load_tokenizer
 
 
-def _model_files(model: GPT, dtype: torch.dtype | None) -> Files:
+def _ends(tokenizer: Tokenizer) -> list[int]:
+    """The tokens after which `minigpt generate` and `reply` write no more: the end of a text, and those of the chat."""
+    special = tokenizer.special_tokens if isinstance(tokenizer, BPETokenizer) else {}
+    ends = [tokenizer.eos_id, *(special.get(token) for token in CHAT_TOKENS)]
+    return list(dict.fromkeys(i for i in ends if i is not None))
+
+
+def _model_files(model: GPT, dtype: torch.dtype | None, tokenizer: Tokenizer | None = None) -> Files:
+    if is_quantized(model):
+        return _quantized_files(model, dtype)
     weights = {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}
     if "token_embedding.weight" not in weights or any(".plain." in name for name in weights):
         raise ValueError(
@@ -36,11 +48,27 @@ def _model_files(model: GPT, dtype: torch.dtype | None) -> Files:
     if interop.architecture(model.config):
         weights = interop.to_hf_weights(model.config, weights)
         fields |= interop.to_hf_config(model.config)
+        if tokenizer is not None and (ends := _ends(tokenizer)):
+            fields["eos_token_id"] = ends if len(ends) > 1 else ends[0]  # where `generate` of transformers stops
     elif model.config.tie_embedding:
         del weights["head.weight"]
     dtype = dtype or next(model.parameters()).dtype
     fields["dtype"] = str(dtype).removeprefix("torch.")
-    weights = {name: tensor.to(dtype).contiguous() for name, tensor in weights.items()}
+    return _as_files(fields, {name: tensor.to(dtype).contiguous() for name, tensor in weights.items()})
+
+
+def _quantized_files(model: GPT, dtype: torch.dtype | None) -> Files:
+    """In few bits; config.json names no class of `transformers`, none of which would understand them."""
+    weights, how = to_stored(model)
+    if dtype is not None:
+        raise ValueError(
+            f"the weights are whole numbers in {model.quantization.bits} bits, which {dtype} does not apply to: save them "
+            "without dtype, or dequantize(model) in it."
+        )
+    return _as_files({"minigpt": model.config.to_dict(), "quantization": how}, weights)
+
+
+def _as_files(fields: dict[str, Any], weights: dict[str, Tensor]) -> Files:
     return {
         "model.safetensors": lambda path: save_file(weights, path, metadata={"format": "pt"}),
         "config.json": as_text(json.dumps(fields, indent=2)),
@@ -50,8 +78,10 @@ def _model_files(model: GPT, dtype: torch.dtype | None) -> Files:
 def save_model(model: GPT, folder: str | PathLike, dtype: torch.dtype | None = None) -> None:
     """Write config.json and model.safetensors. `dtype` (such as torch.bfloat16, half the size) casts the weights.
 
+    A quantized model (`minigpt.quantize`) is written in its few bits, and config.json says how it was quantized.
+
     Raises:
-        ValueError: a model with adapters, which have files of their own.
+        ValueError: a model with adapters, which have files of their own, or a dtype for a quantized model.
         OSError: the disk is full or not writable; an earlier checkpoint in `folder` is kept.
     """
     write_atomically(Path(folder), _model_files(model, dtype))
@@ -102,7 +132,8 @@ def load_model(where: str | PathLike, dtype: torch.dtype = torch.float32) -> GPT
 
     Args:
         where: a path, or a name on the hub such as "gpt2" or "HuggingFaceTB/SmolLM2-135M".
-        dtype: of the weights, whatever they are stored in; torch.bfloat16 takes half the memory.
+        dtype: of the weights, whatever they are stored in; torch.bfloat16 takes half the memory. A quantized model stays
+            in its few bits.
 
     Raises:
         FileNotFoundError: no such folder, or a file is missing from it.
@@ -126,6 +157,8 @@ def _load_folder(folder: Path, dtype: torch.dtype) -> GPT:
         ) from error
     try:
         config = GPTConfig.make(**fields["minigpt"]) if "minigpt" in fields else interop.from_hf_config(fields)
+        if "quantization" in fields:
+            return from_stored(config, stored, fields["quantization"])
         if interop.architecture(config):
             weights = interop.from_hf_weights(config, stored, dtype)
         else:
@@ -146,7 +179,9 @@ def save_checkpoint(
     dtype: torch.dtype | None = None,
 ) -> None:
     """Write the whole folder; `training` (how the model came to be) becomes training.json. Raises as `save_model`."""
-    files = _model_files(model, dtype) | {name: as_text(content) for name, content in tokenizer.to_files().items()}
+    files = _model_files(model, dtype, tokenizer) | {
+        name: as_text(content) for name, content in tokenizer.to_files().items()
+    }
     if training is not None:
         files["training.json"] = as_text(json.dumps(training, indent=2))
     write_atomically(Path(folder), files)

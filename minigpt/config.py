@@ -78,6 +78,9 @@ class GPTConfig(_Config):
     n_head: int = _field(4, "How many attention heads each block has.")
     n_kv_head: int | None = _field(None, "Heads for keys and values, shared by groups of query heads; None is n_head.")
     n_embd: int = _field(128, "Width of the residual stream: how many numbers describe a token.")
+    head_dim: int | None = _field(
+        None, "Width of one attention head: how many numbers it has; None is n_embd / n_head."
+    )
     n_hidden: int | None = _field(None, "Width inside the MLP; None is 4 n_embd, or about 8/3 n_embd for SwiGLU.")
     dropout: float = _field(0.0, "Share of what each layer adds that is set to zero in training, against overfitting.")
     label_smoothing: float = _field(
@@ -114,11 +117,18 @@ class GPTConfig(_Config):
         if self.n_hidden is None:
             object.__setattr__(self, "n_hidden", self._default_hidden())
         self._need(self.n_hidden > 0, "n_hidden", "a whole number above 0")
-        if self.n_embd % self.n_head:
+        if self.head_dim is None and self.n_embd % self.n_head:
             raise ValueError(
                 f"n_embd={self.n_embd} does not split into n_head={self.n_head} equal heads; use "
                 f"n_embd={-(-self.n_embd // self.n_head) * self.n_head} or n_head={self._nearest_divisor()}."
             )
+        if self.head_dim is None:
+            object.__setattr__(self, "head_dim", self.n_embd // self.n_head)
+        self._need(
+            isinstance(self.head_dim, int) and self.head_dim > 0,
+            "head_dim",
+            "a whole number above 0, or None for n_embd / n_head",
+        )
         if self.n_kv_head < 1 or self.n_head % self.n_kv_head:
             raise ValueError(
                 f"n_kv_head={self.n_kv_head} does not share out n_head={self.n_head} query heads equally; "
@@ -127,7 +137,7 @@ class GPTConfig(_Config):
         if self.position == "rotary" and self.head_dim % 2:
             raise ValueError(
                 f"rotary positions turn pairs of numbers, and head_dim={self.head_dim} is odd; "
-                f"use n_embd={self.n_head * (self.head_dim + 1)} or position='learned'."
+                f"use head_dim={self.head_dim + 1} or position='learned'."
             )
 
     def _default_hidden(self) -> int:
@@ -139,10 +149,10 @@ class GPTConfig(_Config):
         divisors = [h for h in range(1, self.n_embd + 1) if self.n_embd % h == 0]
         return min(divisors, key=lambda h: abs(h - self.n_head))
 
-    @property
-    def head_dim(self) -> int:
-        """Numbers per head: n_embd / n_head."""
-        return self.n_embd // self.n_head
+    def replace(self, **changes: Any) -> Self:
+        """A copy with some fields changed, checked again; heads that share n_embd out among them go on doing so."""
+        shared_out = self.n_head * self.head_dim == self.n_embd
+        return super().replace(**({"head_dim": None} if shared_out else {}) | changes)
 
     @classmethod
     def gpt2(cls, **sizes: Any) -> GPTConfig:

@@ -25,9 +25,8 @@ GAPS = {FP32: 0.65, BF16: 0.5}
 
 def _matrices(config: GPTConfig) -> int:
     """Numbers in the matrices of one block: queries, keys and values, projection, MLP."""
-    C, M = config.n_embd, config.n_hidden
-    heads = (config.n_head + 2 * config.n_kv_head) * config.head_dim
-    return C * heads + C * C + (3 if config.mlp == "swiglu" else 2) * C * M
+    C, M, heads = config.n_embd, config.n_hidden, 2 * (config.n_head + config.n_kv_head) * config.head_dim
+    return C * heads + (3 if config.mlp == "swiglu" else 2) * C * M
 
 
 def _look_ups(config: GPTConfig) -> int:
@@ -54,7 +53,7 @@ def flops_per_token(config: GPTConfig) -> float:
     attention as if every token looked at the whole window. The causal half of it would be 6; the 12 are what tables of
     utilisation count (Chowdhery et al. 2022, appendix B).
     """
-    attention = 12 * config.n_layer * config.context_length * config.n_embd
+    attention = 12 * config.n_layer * config.context_length * config.n_head * config.head_dim
     return 6.0 * (num_parameters(config) - _look_ups(config)) + attention
 
 
@@ -120,16 +119,17 @@ def block_activations(config: GPTConfig, train: TrainConfig) -> dict[str, int]:
     except in bf16 on a CPU (`minigpt.fused.attention`); there, each head gets keys and values of its own.
     """
     number, cpu = _setting(train)
-    C, H, K, rmsnorm = config.n_embd, config.n_head, config.n_kv_head * config.head_dim, config.norm == "rmsnorm"
+    C, H, rmsnorm = config.n_embd, config.n_head, config.norm == "rmsnorm"
+    Q, K = H * config.head_dim, config.n_kv_head * config.head_dim  # widths of all queries, of all keys
     stored, normed = cpu and number < FP32, number if cpu else FP32  # a GPU's autocast norms in fp32
     changed = config.position == "rotary" or config.qk_norm  # queries and keys are no longer what the matrix returned
     copied = cpu and not stored and config.qk_norm and not rmsnorm  # then it comes in an order that does not suit
     return {
         "norms": 2 * ((normed + number) * C + 2 * FP32),  # what goes in, and what the next matrix reads
-        "queries, keys and values": number * (3 * C if stored else C + 2 * K + (C + K) * changed),
-        "their norms": normed * (C + K + K * (stored and not rmsnorm)) * config.qk_norm * (number < FP32 or rmsnorm),
+        "queries, keys and values": number * (3 * Q if stored else Q + 2 * K + (Q + K) * changed),
+        "their norms": normed * (Q + K + K * (stored and not rmsnorm)) * config.qk_norm * (number < FP32 or rmsnorm),
         "weights of attention": number * H * config.context_length * stored,
-        "what attention returns": number * C * (1 + copied) + FP32 * H * (not stored),
+        "what attention returns": number * Q * (1 + copied) + FP32 * H * (not stored),
         "MLP": (4 if config.mlp == "swiglu" else 2) * number * config.n_hidden,
         "dropout": 2 * (number if cpu else 1) * C * (config.dropout > 0),
     }
@@ -138,7 +138,7 @@ def block_activations(config: GPTConfig, train: TrainConfig) -> dict[str, int]:
 def _muon_bytes(config: GPTConfig, number: int) -> int:
     """What Muon's step holds: updates (not of qkv), the MLP's stack three times with two squares, and the stack before."""
     C, M = config.n_embd, config.n_hidden
-    updates = _matrices(config) - C * (C + 2 * config.n_kv_head * config.head_dim)
+    updates = _matrices(config) - C * (config.n_head + 2 * config.n_kv_head) * config.head_dim
     stack = (3 * C * M + 2 * min(C, M) ** 2) * (2 if config.mlp == "swiglu" else 1)  # gate and up have one shape
     return config.n_layer * (FP32 * (updates + C * M) + number * stack)
 

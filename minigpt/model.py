@@ -20,6 +20,7 @@ from minigpt.config import GPTConfig
 
 if TYPE_CHECKING:
     from minigpt.generate import KVCache
+    from minigpt.tokenizer import Tokenizer
 
 
 class RMSNorm(nn.RMSNorm):
@@ -57,7 +58,7 @@ class Attention(nn.Module):
         self.config, self.layer = config, layer
         self.heights = [heads * config.head_dim for heads in (config.n_head, config.n_kv_head, config.n_kv_head)]
         self.qkv = nn.Linear(config.n_embd, sum(self.heights), bias=config.bias)
-        self.proj = nn.Linear(config.n_embd, config.n_embd, bias=config.bias)
+        self.proj = nn.Linear(config.n_head * config.head_dim, config.n_embd, bias=config.bias)
         if config.qk_norm:
             self.q_norm, self.k_norm = make_norm(config, config.head_dim), make_norm(config, config.head_dim)
 
@@ -69,7 +70,7 @@ class Attention(nn.Module):
         cache: KVCache | None = None,
         maps: list[Tensor] | None = None,
     ) -> Tensor:
-        config, (B, T, C) = self.config, x.shape
+        config, (B, T, _) = self.config, x.shape
         H, G, D = config.n_head, config.n_kv_head, config.head_dim
         q, k, v = self.qkv(x).view(B, T, H + 2 * G, D).transpose(1, 2).split([H, G, G], dim=1)  # (B, H or G, T, D)
         if config.qk_norm:
@@ -87,7 +88,7 @@ class Attention(nn.Module):
             weights = scores.masked_fill(~allowed, -math.inf).softmax(dim=-1)
             maps.append(weights.detach())
             y = weights @ v  # (B, H, T, D)
-        y = y.transpose(1, 2).reshape(B, T, C)
+        y = y.transpose(1, 2).reshape(B, T, H * D)  # (B, T, H D)
         return fused.dropout(self.proj(y), config.dropout, self.training)
 
 
@@ -133,6 +134,8 @@ class Block(nn.Module):
 
 class GPT(nn.Module):
     """A decoder-only Transformer that predicts the next token (Radford et al. 2019; Touvron et al. 2023)."""
+
+    quantization: Any = None  # how the matrices were rounded, in a model that `minigpt.quantize` made
 
     def __init__(self, config: GPTConfig):
         super().__init__()
@@ -266,14 +269,21 @@ class GPT(nn.Module):
         return maps
 
     def num_parameters(self) -> int:
-        """How many numbers training may change; a tied table counts once."""
-        return sum(p.numel() for p in self.parameters())
+        """How many numbers training may change (or might, before they were rounded to few bits); a tied table counts once."""
+        rounded = sum(getattr(module, "n_numbers", 0) for module in self.modules())
+        return rounded + sum(p.numel() for p in self.parameters())
 
     def save_pretrained(self, folder: str | PathLike) -> None:
         """Write config.json and model.safetensors in the Hugging Face layout (see `minigpt.checkpoint`)."""
         from minigpt.checkpoint import save_model
 
         save_model(self, folder)
+
+    def save_gguf(self, path: str | PathLike, tokenizer: Tokenizer, dtype: str = "f16") -> None:
+        """Write the model and its tokenizer as one file for llama.cpp (see `minigpt.interop.gguf_writer`)."""
+        from minigpt.interop.gguf_writer import save_gguf
+
+        save_gguf(self, tokenizer, path, dtype)
 
     @classmethod
     def from_pretrained(cls, where: str | PathLike, dtype: torch.dtype = torch.float32) -> GPT:

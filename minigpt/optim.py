@@ -125,7 +125,7 @@ def make_optimizers(
     if config.optimizer == "adamw":
         groups = [group | {"ratio": 1.0} for group in (decaying, free)]
         return [torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.betas, fused=True)]
-    heads = {id(m.weight) for name, m in model.named_modules() if name == "head"}
+    heads = {id(m.weight) for name, m in model.named_modules() if name.rpartition(".")[2] == "head"}
     inside = [p for p in decaying["params"] if id(p) not in heads]
     head = [p for p in decaying["params"] if id(p) in heads]
     stacked = {id(m.qkv.weight): tuple(m.heights) for m in model.modules() if hasattr(m, "heights")}

@@ -56,8 +56,8 @@ class Trainer:
     `rescue.weights` holds the best.
 
     Raises:
-        ValueError: a device or a precision that is not there, activation checkpointing for a model without it, or
-            patience without val_data.
+        ValueError: a device or a precision that is not there, a model of which nothing can be trained, activation
+            checkpointing for a model without it, or patience without val_data.
     """
 
     def __init__(
@@ -76,6 +76,11 @@ class Trainer:
         self.train_data, self.val_data = train_data, val_data
         self.callbacks = [ProgressBar()] if callbacks is None else list(callbacks)
         self.folder = Path(folder) if folder is not None else None
+        if not any(parameter.requires_grad for parameter in model.parameters()):
+            raise ValueError(
+                "nothing in this model can be trained: every parameter stands still, as those of a quantized model do. Train "
+                "the model that it was made from, or let parameters be trained: model.requires_grad_(True)."
+            )
         if config.activation_checkpointing and not hasattr(model, "activation_checkpointing"):
             raise ValueError(f"{type(model).__name__} cannot compute its blocks twice: activation_checkpointing=False.")
         self.optimizers = make_optimizers(

@@ -28,6 +28,8 @@ FAMILIES = {
     "llama": GPTConfig.llama(**TINY),
     "llama-grouped": GPTConfig.llama(**TINY, n_kv_head=1),
     "qwen3": GPTConfig.llama(**TINY, n_kv_head=1, qk_norm=True, tie_embedding=False),
+    "llama-wide-heads": GPTConfig.llama(**TINY, head_dim=12),
+    "qwen3-narrow-heads": GPTConfig.llama(**TINY, n_kv_head=1, head_dim=4, qk_norm=True),
 }
 
 

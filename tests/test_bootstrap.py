@@ -1,5 +1,6 @@
 import ast
 import importlib.util
+import os
 import shutil
 import subprocess
 import sys
@@ -72,6 +73,8 @@ def machine(tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=50e9))
     monkeypatch.setattr(shutil, "which", lambda name: None)
     monkeypatch.delenv("MINIGPT_TORCH", raising=False)
+    monkeypatch.setenv("CMAKE_ARGS", "")  # to be as it was after the test
+    monkeypatch.delenv("CMAKE_ARGS")
     monkeypatch.setenv("MINIGPT_DATA", str(tmp_path / "cache"))
     (tmp_path / "cache").mkdir()
     return made
@@ -120,8 +123,24 @@ def test_nothing_is_done_twice(machine, capsys):
 def test_the_tests_add_to_the_course_and_hold_it(machine):
     bootstrap.main("course")
     machine.steps()
-    assert bootstrap.main("dev") == 0 and machine.steps() == ["--editable .[dev]"]
+    assert bootstrap.main("dev") == 0 and machine.steps() == ["--editable .[dev]", "--editable .[llama]"]
     assert bootstrap.main("course") == 0 and machine.steps() == []
+    assert bootstrap.main("dev") == 0 and machine.steps() == []
+
+
+def test_llama_cpp_is_for_the_tests_alone_and_compiled_without_what_reads_pictures(machine):
+    bootstrap.main("course")
+    assert "CMAKE_ARGS" not in os.environ and not any("llama" in step for step in machine.steps())
+    bootstrap.main("dev")
+    assert os.environ["CMAKE_ARGS"] == "-DLLAVA_BUILD=OFF" and "--editable .[llama]" in machine.steps()
+
+
+def test_without_a_compiler_the_set_up_goes_on_without_llama_cpp_and_tries_it_once(machine, capsys):
+    machine.fails = (".[llama]",)
+    assert bootstrap.main("dev") == 0 and machine.steps()[-1] == "-m minigpt data fetch"
+    shown = capsys.readouterr()
+    assert "so its tests are skipped" in shown.out and not shown.err
+    assert bootstrap.main("dev") == 0 and machine.steps() == []
 
 
 def test_a_changed_project_file_installs_the_packages_anew_and_torch_only_once(machine):
@@ -345,7 +364,7 @@ def test_a_second_run_in_a_real_environment_does_nothing(tmp_path, monkeypatch):
     (Path(packages) / "pip.py").write_text("assert __name__ != '__main__', 'nothing may be installed'")
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     catalog = (tmp_path / FILES[1]).read_bytes()
-    for name, also in {"pip": (), "torch": (None,), "dev": (), "texts": (str(cache), catalog)}.items():
+    for name, also in {"pip": (), "torch": (None,), "dev": (), "llama": (), "texts": (str(cache), catalog)}.items():
         copy.stamp(name).write_text(copy.recipe(*also))
     monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
     monkeypatch.setenv("MINIGPT_DATA", str(cache))

@@ -83,7 +83,7 @@ def test_files_are_written_together_or_not_at_all(tmp_path):
         ("config.json", b"\xff\xfe", "is damaged or half-written"),
         ("config.json", b"[1, 2]", "config.json names no fields"),
         ("config.json", b"{}", "model_type=None is not known here"),
-        ("config.json", b'{"model_type": "llama"}', "lack something ('num_attention_heads')"),
+        ("config.json", b'{"model_type": "llama"}', "lack something ('vocab_size')"),
         ("config.json", b'{"minigpt": 5}', "do not belong together, or lack something"),
         ("config.json", b'{"minigpt": {"n_layers": 2}}', "Did you mean 'n_layer'?"),
         ("config.json", json.dumps({"minigpt": OWN.replace(n_layer=3).to_dict()}).encode(), "blocks.2.attention_norm.weight"),

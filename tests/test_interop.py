@@ -1,13 +1,25 @@
+import json
 import re
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import FAMILIES, TINY, make_model
+from conftest import FAMILIES, TINY, make_model, transformers_tokenizer
 
-from minigpt import GPT, CharTokenizer, GPTConfig, generate, load_checkpoint, load_tokenizer, save_checkpoint
+from minigpt import (
+    GPT,
+    BPETokenizer,
+    CharTokenizer,
+    GPTConfig,
+    generate,
+    load_checkpoint,
+    load_tokenizer,
+    save_checkpoint,
+)
+from minigpt.chat_template import CHAT_TOKENS
 from minigpt.corpus import FetchError
 from minigpt.interop import architecture, from_hf_config, to_hf_config, to_transformers
+from minigpt.tokenizer import END_OF_TEXT
 
 IDX = torch.randint(0, 31, (2, 8), generator=torch.Generator().manual_seed(2))
 KNOWN = [name for name, config in FAMILIES.items() if architecture(config)]
@@ -29,6 +41,57 @@ def test_a_saved_folder_opens_in_transformers(family, tmp_path):
     torch.testing.assert_close(theirs(IDX).logits, model(IDX)[0], atol=1e-5, rtol=1e-5)
     tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(tmp_path / "tokenizer.json"))
     assert tokenizer.decode(tokenizer.encode("be\nnot to")) == "be\nnot to"
+
+
+def greedy(theirs, ids, **options):
+    """What `generate` of transformers writes after one prompt, the prompt included."""
+    idx = torch.tensor([ids])
+    return theirs.generate(idx, attention_mask=torch.ones_like(idx), do_sample=False, **options)[0].tolist()
+
+
+TALK = "user\nhow are you?\nassistant\nfine, thank you.\n\n" * 20
+TOKENIZERS = {
+    "bpe": BPETokenizer.train([TALK], vocab_size=280),
+    "chat": BPETokenizer.train([TALK], vocab_size=280, special_tokens=(END_OF_TEXT, *CHAT_TOKENS)),
+}
+
+
+@pytest.mark.parametrize("kind", TOKENIZERS)
+@pytest.mark.parametrize("family", KNOWN)
+def test_transformers_opens_the_folder_with_equal_tokens_and_stops_where_ours_does(family, kind, tmp_path):
+    from transformers import AutoModelForCausalLM
+
+    tokenizer = TOKENIZERS[kind]
+    model = make_model(FAMILIES[family].replace(vocab_size=280, context_length=64))
+    save_checkpoint(tmp_path, model, tokenizer)
+    theirs, there = AutoModelForCausalLM.from_pretrained(tmp_path), transformers_tokenizer(tmp_path)
+    torch.testing.assert_close(theirs(IDX).logits, model(IDX)[0], atol=1e-5, rtol=1e-5)
+    ends = [
+        tokenizer.special_tokens[token] for token in (END_OF_TEXT, *CHAT_TOKENS) if token in tokenizer.special_tokens
+    ]
+    assert theirs.generation_config.eos_token_id == (ends if kind == "chat" else ends[0])
+    assert there.eos_token_id == tokenizer.eos_id and there.pad_token_id == tokenizer.eos_id
+    assert there("fine, you?")["input_ids"] == tokenizer.encode("fine, you?")
+    prompt = tokenizer.encode("how")
+    free = generate(model, [prompt], max_new_tokens=30, temperature=0)[0]
+    for end in ends:
+        other = next(i for i in free if i not in (*prompt, *ends))
+        renamed = make_model(model.config)  # the same model, in which the two tokens have each other's place
+        for table in {renamed.token_embedding.weight, renamed.head.weight}:
+            table.data[[end, other]] = table.data[[other, end]]
+        save_checkpoint(tmp_path, renamed, tokenizer)
+        written = greedy(
+            AutoModelForCausalLM.from_pretrained(tmp_path), prompt, max_new_tokens=30, pad_token_id=ends[0]
+        )
+        assert written == generate(renamed, [prompt], max_new_tokens=30, temperature=0, stop_tokens=ends)[0]
+        assert written[-1] == end and len(written) <= len(prompt) + 30
+
+
+def test_without_a_tokenizer_or_an_end_config_names_none(tmp_path):
+    model = make_model(FAMILIES["llama"])
+    for save in (model.save_pretrained, lambda folder: save_checkpoint(folder, model, CharTokenizer.train(["abc"]))):
+        save(tmp_path)
+        assert json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))["eos_token_id"] is None
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "llama", "qwen3"])
@@ -135,13 +198,25 @@ def test_the_config_survives_the_journey_there_and_back():
         assert from_hf_config(to_hf_config(FAMILIES[name])) == FAMILIES[name]
 
 
+def test_heads_are_as_wide_as_the_file_says_or_as_it_means():
+    from transformers import AutoConfig
+
+    sizes = {"hidden_size": 64, "num_attention_heads": 4, "num_key_value_heads": 2, "intermediate_size": 96}
+    sizes |= {"vocab_size": 31, "max_position_embeddings": 8, "num_hidden_layers": 2}
+    for kind in ("llama", "qwen3"):
+        for said in ({}, {"head_dim": 32}):
+            theirs = AutoConfig.for_model(kind, **sizes, **said)
+            assert from_hf_config({"model_type": kind, **sizes, **said}).head_dim == theirs.head_dim
+    assert architecture(FAMILIES["gpt2"].replace(head_dim=12)) is None
+
+
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
         ({"model_type": "mamba"}, "model_type='mamba' is not known"),
         (to_hf_config(FAMILIES["gpt2"]) | {"activation_function": "relu"}, "activation_function='relu'"),
         (to_hf_config(FAMILIES["llama"]) | {"rope_parameters": {"rope_type": "yarn"}}, "rope_type='yarn'"),
-        (to_hf_config(FAMILIES["llama"]) | {"head_dim": 5}, "head_dim=5"),
+        (to_hf_config(FAMILIES["llama"]) | {"head_dim": 5}, "head_dim=5 is odd"),
         (to_hf_config(FAMILIES["llama"]) | {"rope_scaling": {"type": "linear", "factor": 2.0}}, "type='linear'"),
         (to_hf_config(FAMILIES["gpt2"]) | {"scale_attn_by_inverse_layer_idx": True}, "inverse_layer_idx=True"),
         (to_hf_config(FAMILIES["qwen3"]) | {"use_sliding_window": True}, "use_sliding_window=True"),
@@ -152,8 +227,9 @@ def test_an_unknown_architecture_or_option_is_named(fields, words):
         from_hf_config(fields)
 
 
-def test_a_shape_of_our_own_is_saved_and_opened_too(tmp_path):
-    model = make_model(GPTConfig.gpt2(**TINY, position="rotary"))
+@pytest.mark.parametrize("own", [{"position": "rotary"}, {"head_dim": 12}])
+def test_a_shape_of_our_own_is_saved_and_opened_too(own, tmp_path):
+    model = make_model(GPTConfig.gpt2(**TINY, **own))
     assert architecture(model.config) is None
     model.save_pretrained(tmp_path)
     assert torch.equal(GPT.from_pretrained(tmp_path)(IDX)[0], model(IDX)[0])

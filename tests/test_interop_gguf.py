@@ -24,6 +24,8 @@ CONFIGS = {
     "llama-untied": GPTConfig.llama(**SIZES, tie_embedding=False),
     "gpt2": GPTConfig.gpt2(**SIZES),
     "qwen3": GPTConfig.llama(**SIZES, n_kv_head=1, qk_norm=True),
+    "llama-narrow-heads": GPTConfig.llama(**SIZES, n_kv_head=2, head_dim=8),
+    "qwen3-wide-heads": GPTConfig.llama(**SIZES, n_kv_head=1, head_dim=32, qk_norm=True),
 }
 IDX = torch.randint(0, 320, (2, 16), generator=torch.Generator().manual_seed(2))
 TEXT = "the cat sat on the mat, and 12 cats ate 1,603 rats in 2024; we'll see: def f(x): return x ** 2\n\n" * 20
@@ -160,7 +162,8 @@ def without(*names):
         ({"change": lambda w: w.add_rope_scaling_type(gguf.RopeScalingType.YARN)}, "(rope.scaling.type=yarn)"),
         ({"change": lambda w: w.add_rope_scaling_factor(4.0)}, "(rope.scaling.factor=4.0)"),
         ({"tensors": F32 | {"rope_freqs.weight": (np.ones(8, "f4"), Type.F32)}}, "(rope_freqs.weight), as for a longer context"),
-        ({"change": lambda w: setattr(w.kv_data[0]["llama.attention.key_length"], "value", 8)}, "attention.key_length=8 is not"),
+        ({"change": lambda w: setattr(w.kv_data[0]["llama.attention.value_length"], "value", 8)}, "value_length=8 in"),
+        ({"change": lambda w: setattr(w.kv_data[0]["llama.attention.key_length"], "value", 8)}, "not the head's width of 8;"),
     ],
 )  # fmt: skip
 def test_a_model_that_does_not_fit_is_refused_with_all_that_is_wrong(options, words, tmp_path):

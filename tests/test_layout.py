@@ -19,6 +19,7 @@ FLOORS = [
             "decoder",
             "generate",
             "speculative",
+            "quantize",
             "evaluate",
             "metrics",
             "cross_validation",
@@ -29,7 +30,7 @@ FLOORS = [
         ),
         *("resume", "early_stopping", "averaging", "interruption", "trainer", "recipes", "speedrun"),
     },
-    {"finetune"},
+    {"finetune", "prune", "distill"},
     {"lab"},
     {"bench", "doctor", "course", "cli"},
     {"__init__", "__main__"},
@@ -52,6 +53,7 @@ ONLY = {
     "decoder": {"fused", "model"},
     "generate": {"config", "decoder", "model"},
     "speculative": {"config", "decoder", "generate", "model"},
+    "quantize": {"config", "interop", "model"},
     "evaluate": set(),
     "metrics": set(),
     "cross_validation": set(),
@@ -69,11 +71,14 @@ ONLY = {
     "finetune": {
         *("chat_template", "config", "corpus", "files", "generate", "interop", "model", "tokenizer", "tokenizer_files"),
     },
+    "prune": {"config", "interop", "model"},
+    "distill": {"model"},
 }
 
 # Imports inside a function that go up, with the reason.
 UPWARD = {
     ("model", "checkpoint"): "GPT.from_pretrained and save_pretrained are the names that people type",
+    ("model", "interop"): "GPT.save_gguf is the name that people type",
     (
         "tokenizer_files",
         "interop",

@@ -18,7 +18,7 @@ from minigpt.chat_template import CHAT_TOKENS, END, ROLES, START, Messages, chat
 from minigpt.finetune.batches import Examples, pad
 from minigpt.finetune.lora import lora_layers
 from minigpt.generate import stream
-from minigpt.interop import build
+from minigpt.interop import build, check_floats
 from minigpt.model import GPT
 from minigpt.tokenizer import BPETokenizer, decode_pieces
 
@@ -169,8 +169,10 @@ def add_tokens(
             a new token is about as likely as an average one, and the other probabilities hardly move (Hewitt 2021).
 
     Raises:
-        ValueError: a token that is there already, an empty `like`, a model with adapters, or one of another tokenizer.
+        ValueError: a token that is there already, an empty `like`, a model with adapters, a quantized one, or one of
+            another tokenizer.
     """
+    check_floats(model, "what adds rows to the table")
     if any(lora_layers(model)):
         raise ValueError("the model has adapters; merge_lora(model) first.")
     if model.config.vocab_size < tokenizer.vocab_size:

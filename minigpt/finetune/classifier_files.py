@@ -18,7 +18,7 @@ from minigpt.config import GPTConfig
 from minigpt.files import as_text, write_atomically
 from minigpt.finetune.classifier import Classifier
 from minigpt.finetune.lora import lora_layers
-from minigpt.interop import build, from_hf_weights, to_hf_config, to_hf_weights
+from minigpt.interop import build, check_floats, from_hf_weights, to_hf_config, to_hf_weights
 from minigpt.tokenizer import Tokenizer
 from minigpt.tokenizer_files import load_tokenizer
 
@@ -35,7 +35,7 @@ def save_classifier(
     """Write the model, its tokenizer, the names of its `classes` and, as training.json, how it came to be.
 
     Raises:
-        ValueError: not one name for each class, or a shape that `transformers` does not have.
+        ValueError: not one name for each class, a shape that `transformers` does not have, or a quantized body.
         OSError: the disk is full; what was saved before is kept.
     """
     config, count = classifier.gpt.config, classifier.score.out_features
@@ -43,6 +43,7 @@ def save_classifier(
         raise ValueError(
             f"there are {len(set(classes))} names for {count} classes; give each a name of its own, in order."
         )
+    check_floats(classifier.gpt, "a classifier's folder")
     if any(lora_layers(classifier)):
         raise ValueError(
             "the classifier has adapters: merge_lora(classifier) first, or save_adapter(classifier, folder)."

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from minigpt.config import GPTConfig, nearest
 from minigpt.finetune.classifier import Classifier
+from minigpt.interop import check_floats
 from minigpt.model import GPT
 
 
@@ -131,10 +132,11 @@ def add_lora(
         dropout: share of an adapter's input that is set to zero in training.
 
     Raises:
-        ValueError: a rank below 1, an unknown target, a model that has adapters already, or an adapted table that is the
-            head of a writing model too.
+        ValueError: a rank below 1, an unknown target, a model that has adapters already or is quantized, or an adapted
+            table that is the head of a writing model too.
     """
     gpt, classifies = body(model), isinstance(model, Classifier)
+    check_floats(gpt, "LoRA")
     known = places(gpt.config)
     targets = [*known, *([EMBEDDING] if classifies else [])] if targets is None else list(targets)
     if rank < 1 or not targets:

@@ -2,7 +2,8 @@
 
 The file is read with the package `gguf` of llama.cpp's authors, tensor by tensor, and its weights become floating-point
 numbers again. Its layout differs from ours where llama.cpp turns neighbouring pairs by rotary positions: its converter
-reorders the rows of Llama's queries and keys, which is undone here.
+reorders the rows of Llama's queries and keys, which is undone here. `gguf_writer` writes by what this module knows.
+H heads (n_head, or n_kv_head for keys), D = head_dim.
 """
 
 from __future__ import annotations
@@ -54,7 +55,22 @@ PATTERNS = {
     "llama-bpe": WORDS.replace("DIGITS", "{1,3}"),
     "qwen2": WORDS.replace("DIGITS", ""),
 }
-CONTROL, USER_DEFINED = 3, 4  # types of tokens
+NORMAL, CONTROL, USER_DEFINED, UNUSED = 1, 3, 4, 5  # types of tokens
+
+
+def reordered(architecture: str, config: GPTConfig) -> dict[str, int]:
+    """The matrices and biases whose rows are in another order there than here, each with its number of heads."""
+    return {"attn_q": config.n_head, "attn_k": config.n_kv_head} if architecture == "llama" else {}
+
+
+def to_halves(rows: Tensor, heads: int) -> Tensor:
+    """Rows (H D, ...) in which rotary positions turn neighbours, reordered to turn row j with row j + D/2, as ours do."""
+    return rows.unflatten(0, (heads, -1, 2)).transpose(1, 2).flatten(0, 2)  # (H D, ...)
+
+
+def to_pairs(rows: Tensor, heads: int) -> Tensor:
+    """The inverse, from our order to llama.cpp's."""
+    return rows.unflatten(0, (heads, 2, -1)).transpose(1, 2).flatten(0, 2)  # (H D, ...)
 
 
 class GGUFFile:
@@ -132,14 +148,17 @@ class GGUFFile:
         config = GPTConfig.llama(
             **sizes,
             n_kv_head=fact("attention.head_count_kv", None),
+            bias=self.architecture == "llama" and "blk.0.attn_output.bias" in self._tensors,
+            head_dim=fact("attention.key_length", None),
             qk_norm=self.architecture == "qwen3",
             rope_theta=fact("rope.freq_base", 10000.0),
             norm_eps=fact("attention.layer_norm_rms_epsilon"),
         )
-        for name in ("rope.dimension_count", "attention.key_length", "attention.value_length"):
+        for name in ("rope.dimension_count", "attention.value_length"):
             if fact(name, config.head_dim) != config.head_dim:
                 raise ValueError(
-                    f"{name}={fact(name)} is not n_embd / n_head = {config.head_dim}, which minigpt needs."
+                    f"{name}={fact(name)} in {self.path} is not the head's width of {config.head_dim}; minigpt reads models "
+                    "whose keys and values are equally wide, and turned over their whole width."
                 )
         return config
 
@@ -152,15 +171,11 @@ class GGUFFile:
         config = self.config()
         made_of = plan(config, ARCHITECTURES[self.architecture])
         fit(take_apart(config, made_of, template(config)), {name: facts[-1] for name, facts in self._tensors.items()})
-        heads = {"attn_q": config.n_head, "attn_k": config.n_kv_head} if self.architecture == "llama" else {}
+        heads = reordered(self.architecture, config)
 
         def read(name: str) -> Tensor:
-            tensor = self._read(name)
             part = name.split(".")[-2]
-            if part not in heads:
-                return tensor
-            pairs = tensor.unflatten(0, (heads[part], -1, 2))  # (H or G, D/2, 2, C)
-            return pairs.transpose(1, 2).flatten(0, 2)  # each head as two halves again
+            return to_halves(self._read(name), heads[part]) if part in heads else self._read(name)
 
         return build(config, put_together(config, made_of, read, dtype))
 
@@ -200,14 +215,13 @@ class GGUFFile:
         check_bytes(self.path, vocabulary)
         try:
             pairs = [tuple(merge.split(" ")) for merge in merges]
-            tokenizer = tokenizers.Tokenizer(models.BPE(vocabulary, pairs, ignore_merges=cut == "llama-bpe"))
+            tokenizer = tokenizers.Tokenizer(models.BPE(vocabulary, pairs, ignore_merges=ignores_merges(cut)))
         except Exception as error:  # the library raises plain Exception
             raise ValueError(
                 f"the vocabulary and the merges of {self.path} do not fit ({error}); fetch it again."
             ) from error
-        if cut == "qwen2":
-            tokenizer.normalizer = normalizers.NFC()
-        tokenizer.pre_tokenizer = _pre_tokenizer(cut)
+        tokenizer.normalizer = normalizer(cut)
+        tokenizer.pre_tokenizer = pre_tokenizer(cut)
         tokenizer.decoder = decoders.ByteLevel()
         kinds = self._fact("tokenizer.ggml.token_type", [])
         for kind, add in ((CONTROL, tokenizer.add_special_tokens), (USER_DEFINED, tokenizer.add_tokens)):
@@ -220,7 +234,18 @@ class GGUFFile:
         )
 
 
-def _pre_tokenizer(cut: str) -> pre_tokenizers.PreTokenizer:
+def ignores_merges(cut: str) -> bool:
+    """Whether a word that is a token needs no merges to become it."""
+    return cut == "llama-bpe"
+
+
+def normalizer(cut: str) -> normalizers.Normalizer | None:
+    """What text goes through before it is cut, by llama.cpp's name for the way of cutting."""
+    return normalizers.NFC() if cut == "qwen2" else None
+
+
+def pre_tokenizer(cut: str) -> pre_tokenizers.PreTokenizer:
+    """How text is cut into words, by llama.cpp's name for it."""
     pattern = PATTERNS[cut]
     if pattern is None:
         words = pre_tokenizers.ByteLevel(add_prefix_space=False)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from minigpt.config import GPTConfig
-from minigpt.interop.weights import Names, Plan, fit, plan, put_together, take_apart, template
+from minigpt.interop.weights import Names, Plan, check_floats, fit, plan, put_together, take_apart, template
 from minigpt.model import GPT
 
 if TYPE_CHECKING:
@@ -62,6 +62,7 @@ def architecture(config: GPTConfig) -> str | None:
         return None
     if (config.norm, config.position, config.mlp) == ("layernorm", "learned", "gelu"):
         plain = config.bias and not config.qk_norm and config.n_kv_head == config.n_head
+        plain = plain and config.n_head * config.head_dim == config.n_embd
         return "gpt2" if plain else None
     if (config.norm, config.position, config.mlp) == ("rmsnorm", "rotary", "swiglu"):
         if config.qk_norm:
@@ -76,7 +77,7 @@ def _require_architecture(config: GPTConfig) -> str:
         raise ValueError(
             f"no model of transformers has norm={config.norm}, position={config.position}, mlp={config.mlp}, "
             f"bias={config.bias}, qk_norm={config.qk_norm}, logit_cap={config.logit_cap}, n_kv_head={config.n_kv_head} of "
-            f"n_head={config.n_head}; "
+            f"n_head={config.n_head}, head_dim={config.head_dim} at n_embd={config.n_embd}; "
             "GPTConfig.gpt2(...) and GPTConfig.llama(...) have a counterpart when these fields are left as they are."
         )
     return name
@@ -150,18 +151,14 @@ def from_hf_config(hf: dict[str, Any]) -> GPTConfig:
         _refuse(rope, "rope_type" if "rope_type" in rope else "type", "default")
         _refuse(rope, "partial_rotary_factor", 1.0)
         _refuse(hf, "use_sliding_window", False)
-        heads = hf["num_attention_heads"]
-        if hf.get("head_dim") not in (None, hf["hidden_size"] // heads):
-            raise ValueError(
-                f"head_dim={hf['head_dim']} is not hidden_size / num_attention_heads, which minigpt needs."
-            )
         return GPTConfig.llama(
             vocab_size=hf["vocab_size"],
             context_length=hf["max_position_embeddings"],
             n_layer=hf["num_hidden_layers"],
-            n_head=heads,
+            n_head=hf["num_attention_heads"],
             n_kv_head=hf.get("num_key_value_heads"),
             n_embd=hf["hidden_size"],
+            head_dim=hf.get("head_dim", 128 if kind == "qwen3" else None),  # what a file without it stands for there
             n_hidden=hf["intermediate_size"],
             bias=hf.get("attention_bias", False),
             qk_norm=kind == "qwen3",
@@ -218,7 +215,12 @@ def from_hf_weights(
 
 
 def to_transformers(model: GPT) -> PreTrainedModel:
-    """The same model as a `transformers` class, weights copied: equal logits, in evaluation mode."""
+    """The same model as a `transformers` class, weights copied: equal logits, in evaluation mode.
+
+    Raises:
+        ValueError: a shape that `transformers` does not have, or a quantized model.
+    """
+    check_floats(model, "transformers")
     from transformers import AutoConfig, AutoModelForCausalLM
 
     fields = to_hf_config(model.config)

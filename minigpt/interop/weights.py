@@ -121,6 +121,15 @@ def from_own_weights(
     return put_together(config, plan(config), stored.__getitem__, dtype)
 
 
+def check_floats(model: GPT, who: str) -> None:
+    """ValueError for a quantized model, whose whole numbers `who`, such as "LoRA", does not read."""
+    if model.quantization is not None:
+        raise ValueError(
+            f"the model is in {model.quantization.bits} bits, and {who} reads floating-point weights: give it "
+            "minigpt.quantize.dequantize(model), or the model that it was made from."
+        )
+
+
 def build(config: GPTConfig, ours: Mapping[str, Tensor]) -> GPT:
     """The model that owns these very tensors, in evaluation mode. Its rotary tables are in fp32, whatever the weights are."""
     model = hollow(config)
