@@ -7,11 +7,14 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 from conftest import transformers_tokenizer
 
 from minigpt import GPTConfig, TrainConfig, generate, load_checkpoint, save_checkpoint
 from minigpt.cli import _parser
 from minigpt.cli.train import FIELDS, _choices
+from minigpt.lab.experiments import compression
+from minigpt.lab.experiments import compression_training as training
 from minigpt.recipes import find_recipe
 
 CHECKPOINTS = Path(__file__).resolve().parents[1] / "data" / "checkpoints"
@@ -68,8 +71,24 @@ def test_transformers_opens_its_tokenizer_and_gives_the_same_ids(shipped):
     assert (there.eos_token_id, len(there)) == (tokenizer.eos_id, tokenizer.vocab_size)
 
 
+def test_transformers_writes_the_same_and_stops_at_the_end_of_a_text(shipped):
+    from transformers import AutoModelForCausalLM
+
+    theirs = AutoModelForCausalLM.from_pretrained(shipped.folder, dtype=torch.float32)
+    there, end = transformers_tokenizer(shipped.folder), shipped.tokenizer.eos_id
+    assert theirs.generation_config.eos_token_id == end
+    for prompt in ("ROMEO:\n", "A: Hello! How are you?\nB:"):
+        idx = there(prompt, return_tensors="pt")
+        written = theirs.generate(**idx, do_sample=False, max_new_tokens=60, pad_token_id=end)
+        ours = generate(shipped.model, idx["input_ids"], temperature=0, max_new_tokens=60, stop_tokens=(end,))
+        assert torch.equal(written, ours) and there.decode(written[0]) == shipped.tokenizer.decode(ours[0].tolist())
+
+
 def test_the_command_on_the_card_has_the_settings_of_the_training(shipped):
-    command = re.search(r"^minigpt (train .+)$", shipped.card, re.MULTILINE)[1]
+    command = re.search(r"^minigpt (train .+)$", shipped.card, re.MULTILINE)
+    if command is None:
+        pytest.skip("the laboratory of notebook 07 makes it")
+    command = command[1]
     choices = _choices(_parser().parse_args(shlex.split(command)))
     if choices["recipe"]:
         recipe = find_recipe(choices["recipe"])
@@ -80,6 +99,15 @@ def test_the_command_on_the_card_has_the_settings_of_the_training(shipped):
     settings = json.loads(json.dumps(config.to_dict()))
     assert shipped.training["train"].items() <= settings.items()  # an older run knows fewer fields
     assert shape == shipped.model.config and "--bf16" in command
+
+
+def test_the_student_has_the_settings_of_the_laboratory():
+    shipped, name = CHECKPOINTS / "student", "student, distilled"
+    written = json.loads((shipped / "training.json").read_text(encoding="utf-8"))
+    assert written["train"].items() <= training.settings(name).to_dict().items()
+    assert written["alpha"] == training.RUNS[name]["alpha"]
+    assert load_checkpoint(shipped)[0].config == training.cut(training.RUNS[name]).config
+    assert f"python -m {compression.__name__} --only trained" in (shipped / "README.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(("name", "prompt", "known"), [

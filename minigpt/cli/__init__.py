@@ -1,4 +1,5 @@
-"""The command `minigpt`: data, clean, train, speedrun, finetune, generate, chat, classify, bench, doctor.
+"""The command `minigpt`: data, clean, train, speedrun, finetune, prune, quantize, generate, chat, classify, export, bench,
+doctor.
 
 Each does what a few lines of Python do.
 """
@@ -13,10 +14,15 @@ from pathlib import Path
 from minigpt import corpus
 from minigpt.bench.augment import bench_augment
 from minigpt.bench.clean import bench_clean, bench_memory
+from minigpt.bench.compress import bench_compress
+from minigpt.bench.decode import bench_decode
 from minigpt.bench.train import bench_train
 from minigpt.checkpoint import load_checkpoint
 from minigpt.cli.chat import add_chat
+from minigpt.cli.export import add_export
 from minigpt.cli.finetune import add_classify, add_finetune
+from minigpt.cli.prune import add_prune
+from minigpt.cli.quantize import add_quantize
 from minigpt.cli.train import add_field, add_speedrun, add_train
 from minigpt.config import SampleConfig
 from minigpt.corpus.cleaning import clean
@@ -66,6 +72,8 @@ def _parser() -> argparse.ArgumentParser:
     add_train(commands)
     add_speedrun(commands)
     add_finetune(commands)
+    add_prune(commands)
+    add_quantize(commands)
 
     about = "let a trained model write"
     write = commands.add_parser("generate", help=about, argument_default=argparse.SUPPRESS)
@@ -83,6 +91,7 @@ def _parser() -> argparse.ArgumentParser:
 
     add_chat(commands)
     add_classify(commands)
+    add_export(commands)
 
     bench = commands.add_parser("bench", help="how fast the package is").add_subparsers(required=True)
     of_cleaning = bench.add_parser("clean", help="each cleaning step in MB/s, beside datatrove where it is installed")
@@ -101,6 +110,21 @@ def _parser() -> argparse.ArgumentParser:
     of_training.add_argument("--seconds", type=float, default=20.0, help="for each speed (20)")
     of_training.add_argument("--skip-speedruns", action="store_true", help="leave out the runs to a loss: minutes")
     of_training.set_defaults(run=_bench_train)
+
+    of_decoding = bench.add_parser(
+        "decode", help="one token after the other, beside transformers, llama.cpp, ONNX Runtime"
+    )
+    of_decoding.add_argument("--tokens", type=int, default=64, help="written in each round (64)")
+    of_decoding.add_argument("--rounds", type=int, default=5, help="of which the median counts (5)")
+    of_decoding.add_argument(
+        "--small", action="store_true", help="leave out the 124 M shape: minutes, and 3 GB of memory"
+    )
+    of_decoding.set_defaults(run=_bench_decode)
+
+    of_compressing = bench.add_parser(
+        "compress", help="the base model in few bits, pruned, distilled: bytes, loss, speed"
+    )
+    of_compressing.set_defaults(run=_bench_compress)
 
     commands.add_parser("doctor", help="what this machine has, and how to mend what is missing").set_defaults(
         run=_doctor
@@ -179,6 +203,18 @@ def _bench_augment(options: argparse.Namespace) -> int:
 
 def _bench_train(options: argparse.Namespace) -> int:
     for line in bench_train(options.seconds, speedruns=not options.skip_speedruns):
+        print(line, flush=True)
+    return 0
+
+
+def _bench_decode(options: argparse.Namespace) -> int:
+    for line in bench_decode(options.tokens, options.rounds, options.small):
+        print(line, flush=True)
+    return 0
+
+
+def _bench_compress(options: argparse.Namespace) -> int:
+    for line in bench_compress():
         print(line, flush=True)
     return 0
 

@@ -26,7 +26,7 @@ from minigpt.files import as_text, write_atomically
 from minigpt.finetune import add_lora, freeze, load_classifier, merge_lora, predict, save_adapter, trainable_parameters
 from minigpt.finetune.tasks import BASE
 from minigpt.hardware import machine
-from minigpt.interop import build, packaged_smollm2, to_hf_config
+from minigpt.interop import build, check_floats, packaged_smollm2, to_hf_config
 from minigpt.model import GPT
 from minigpt.tokenizer import Tokenizer
 from minigpt.trainer import Trainer
@@ -125,6 +125,7 @@ def _begin(choices: Choices) -> tuple[Sorting | Writing, TrainConfig]:
 def _base(choices: Choices) -> tuple[GPT, Tokenizer]:
     named = choices["base"] or BASE
     model, tokenizer = load_checkpoint(packaged_smollm2() if named == "smollm2" else named)
+    check_floats(model, "minigpt finetune")
     dropout = TASKS[choices["task"]]["dropout"] if choices["dropout"] is None else choices["dropout"]
     if choices["task"] == "sentiment" or choices["method"] == "lora":
         to_hf_config(model.config)  # a shape that could not be saved is told now
