@@ -154,15 +154,16 @@ def clean(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
         cell["id"] = f"cell-{number:03d}"
         cell.metadata = nbformat.from_dict({k: v for k, v in cell.metadata.items() if k == "tags"})
         if cell.cell_type == "code":
-            cell.outputs = [output for output in cell.outputs if not _is_progress_bar(output)]
+            cell.outputs = [output for output in cell.outputs if not _is_passing(output)]
         for output in cell.get("outputs", []):
             output.get("data", {}).pop(WIDGET_VIEW, None)
             output.get("metadata", {}).pop(WIDGET_VIEW, None)
     return notebook
 
 
-def _is_progress_bar(output: nbformat.NotebookNode) -> bool:
-    return output.get("name") == "stderr" and bool(re.search(r"\d%\||\d(it|B|[kMG]B)/s", output.text))
+def _is_passing(output: nbformat.NotebookNode) -> bool:
+    """A progress bar, or the line with the time that PyTorch's profiler begins and ends with."""
+    return output.get("name") == "stderr" and bool(re.search(r"^USDT:|\d%\||\d(it|B|[kMG]B)/s", output.text))
 
 
 def machine_paths(notebook: nbformat.NotebookNode) -> list[str]:

@@ -114,3 +114,11 @@ def test_tokens_are_drawn_as_often_as_their_probability_says():
 def test_impossible_requests_are_refused_with_what_to_do(model, action, words):
     with pytest.raises(ValueError, match=re.escape(words)):
         action(model)
+
+
+@pytest.mark.parametrize(
+    ("idx", "words"), [([1, 2, 3], r"put one prompt in as \[ids\]"), ([[]], "the prompt is empty"), ([[99]], "outside")]
+)
+def test_a_prompt_is_judged_even_where_nothing_is_written(idx, words):
+    with pytest.raises(ValueError, match=words):
+        generate(make_model(FAMILIES["llama"]), idx, max_new_tokens=0)

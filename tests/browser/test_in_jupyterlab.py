@@ -58,6 +58,11 @@ rows = [
 ]
 overfitting_explorer(rows, {"n_embd": 64, "share": 0.125, "dropout": 0.0, "patience": 1})
 """
+QUANTIZE = """
+from minigpt.lab.quantization_viewer import quantization_viewer
+model = GPT(model.config.replace(n_embd=64, n_hidden=96))
+quantization_viewer(model, tokenizer, "the cat", text)
+"""
 AFTERWARDS = """print("stopped early:", history.stopped_early, "after", len(history.rows))"""
 CUT_OFF = "labels => labels.filter(one => one.scrollWidth > one.clientWidth).map(one => one.textContent)"
 PIXELS = """image => {
@@ -220,6 +225,26 @@ def test_the_overfitting_explorer_follows_its_sliders_in_curves_and_in_words(pag
     page.get_by_text("No such run was recorded. Move Parameters to 812 k, or Text to 1/8 or 1/4.").wait_for()
     assert changes(picture, lambda: press_right(page, "Parameters"))
     page.get_by_text("Width 128 (812 k parameters), all of the text, dropout 0.2").wait_for()
+
+
+def test_the_quantization_viewer_follows_its_controls_in_pictures_numbers_and_texts(page, run):
+    run(TINY, QUANTIZE)
+    picture = only_picture(page)
+    page.get_by_text("A weight of this matrix takes 4.25 bits").wait_for()
+    assert page.locator(".widget-label, .widget-readout").evaluate_all(CUT_OFF) == []
+    assert changes(picture, lambda: press_right(page, "Bits"))
+    page.get_by_text("A weight of this matrix takes 5.25 bits").wait_for()
+    assert changes(picture, lambda: page.get_by_label("One scale for").select_option("each 32 weights of a row"))
+    page.get_by_text("A weight of this matrix takes 5.50 bits").wait_for()
+    error = page.get_by_text("The error of blocks.0.attention.qkv is")
+    before = error.inner_text()
+    page.locator(".widget-hslider").filter(has_text="Clip").locator(".noUi-handle").press("ArrowLeft")
+    error.filter(has_not_text=before).wait_for()
+    assert changes(picture, lambda: page.get_by_label("Matrix").select_option("blocks.1.mlp.proj, 64 × 96"))
+    page.get_by_text("The error of blocks.1.mlp.proj is").wait_for()
+    page.get_by_label("all matrices so").check()
+    page.get_by_text("A weight of all matrices takes 5.50 bits").wait_for()
+    assert page.get_by_text("As it was, the model writes:").is_visible()
 
 
 def test_a_saved_notebook_shows_what_its_widgets_showed_when_its_kernel_is_gone(page, lab, run):
