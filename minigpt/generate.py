@@ -96,6 +96,16 @@ def next_token_probabilities(logits: Tensor, config: SampleConfig, used: Tensor 
     return filter_logits(logits / config.temperature, config.top_k, config.top_p).softmax(dim=-1)
 
 
+def seeded(config: SampleConfig) -> torch.Generator:
+    """What tokens are drawn with: begun with `seed`, or with chance where that is None."""
+    generator = torch.Generator()
+    if config.seed is None:
+        generator.seed()
+    else:
+        generator.manual_seed(config.seed)
+    return generator
+
+
 def draw(logits: Tensor, config: SampleConfig, generator: torch.Generator, used: Tensor | None = None) -> Tensor:
     """The next token of each row, drawn from `next_token_probabilities`. logits (B, V) -> ids (B, 1)."""
     if config.temperature == 0 and used is None:
@@ -137,11 +147,7 @@ def _decode(model: GPT, rows: list[list[int]], config: SampleConfig) -> Iterator
     longest = max(map(len, rows))
     padding = torch.tensor([longest - len(row) for row in rows])
     tokens = torch.tensor([[0] * (longest - len(row)) + row for row in rows])  # (B, longest)
-    generator = torch.Generator()
-    if config.seed is None:
-        generator.seed()
-    else:
-        generator.manual_seed(config.seed)
+    generator = seeded(config)
     used = None
     if config.repetition_penalty != 1:
         used = torch.zeros(len(rows), model.config.vocab_size, dtype=torch.bool)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from minigpt.config import SampleConfig
 from minigpt.decoder import Decoder, is_lean
-from minigpt.generate import KVCache, check_prompt, next_token_probabilities
+from minigpt.generate import KVCache, check_prompt, next_token_probabilities, seeded
 from minigpt.model import GPT
 
 
@@ -128,8 +128,7 @@ def speculative_generate(model: GPT, draft: GPT, ids: Sequence[int], *, ahead: i
 
 
 def _write(model: _Reader, draft: _Reader, ids: list[int], ahead: int, config: SampleConfig) -> Speculation:
-    generator = torch.Generator()
-    generator.seed() if config.seed is None else generator.manual_seed(config.seed)
+    generator = seeded(config)
     end, drafted, accepted, passes = len(ids) + config.max_new_tokens, 0, 0, 0
     while len(ids) < end:
         proposed: list[int] = []

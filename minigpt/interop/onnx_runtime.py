@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from minigpt.config import GPTConfig, SampleConfig
-from minigpt.generate import next_token_probabilities
+from minigpt.generate import draw, seeded
 from minigpt.interop.onnx import FIELD, INSTALL
 
 Cache = tuple[np.ndarray, np.ndarray]  # keys and values, each (L, B, G, S, D)
@@ -119,11 +119,7 @@ class OnnxGPT:
         """
         config, context = SampleConfig.make(**options), self.config.context_length
         self._check(idx, None)
-        generator = torch.Generator()
-        if config.seed is None:
-            generator.seed()
-        else:
-            generator.manual_seed(config.seed)
+        generator = seeded(config)
         used = torch.zeros(len(idx), self.config.vocab_size, dtype=torch.bool).scatter(1, idx, True)
         stop = torch.tensor(config.stop_tokens, dtype=torch.int64)
         read, unread, cache = idx, idx, None  # `read` goes on behind a stop token, as the rows share a batch
@@ -132,8 +128,7 @@ class OnnxGPT:
             if cache is not None and cache[0].shape[3] + unread.size(1) > context:
                 unread, cache = read[:, -max(1, context // 2) :], None
             logits, cache = self(unread, cache)
-            probability = next_token_probabilities(logits[:, -1], config, used)
-            unread = torch.multinomial(probability, 1, generator=generator)  # (B, 1)
+            unread = draw(logits[:, -1], config, generator, used)  # (B, 1)
             used.scatter_(1, unread, True)
             read = torch.cat([read, unread], dim=1)[:, -context:]
             written.append(torch.where(done, written[-1][:, -1:], unread))
