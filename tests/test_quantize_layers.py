@@ -66,6 +66,16 @@ def test_the_product_is_that_with_the_dequantized_weights(kind, n_out, rows):
     assert ((y - expected).abs() <= near).all()
 
 
+@pytest.mark.parametrize("width", [4, 12, 24, 40, 120])
+@pytest.mark.parametrize("groups", [1, 2])
+def test_rows_of_any_width_are_multiplied_in_8_bits(width, groups):
+    layer = Int8Linear(absmax(matrix(33, groups * width), 8, width))
+    for rows in (1, 3, 5):
+        x = inputs(rows, groups * width)
+        expected, near = exactly(layer, x)
+        assert ((layer(x) - expected).abs() <= near).all()
+
+
 def test_one_row_and_many_rows_agree(kind):
     layer, x = make(kind, bias=False), inputs(100, 128)
     many, near = layer(x), exactly(layer, x)[1]

@@ -20,6 +20,9 @@ from minigpt.quantize.rounding import Rounded, limits, pack_nibbles, unpack_nibb
 GROUPS_OF_4_BITS = (32, 64, 128, 256)  # what the kernel knows
 MANY = 64  # rows of what is multiplied; the kernels are made for few
 BLOCK = 64  # rows; the kernel takes whole blocks of them
+STRIDE = (
+    16  # numbers of a row that the kernel for 8 bits takes at once; of other rows it reads beyond the end, and dies
+)
 
 
 class QuantizedLinear(nn.Module):
@@ -114,12 +117,14 @@ class Int8Linear(QuantizedLinear):
         self.register_buffer("scale", weight.scale.squeeze(-1).T.to(torch.bfloat16).contiguous())  # (K / g, N)
 
     def multiply(self, x: Tensor) -> Tensor:
-        x = x.to(torch.bfloat16)
+        x, weight = x.to(torch.bfloat16), self.weight
         product = torch.ops.aten._weight_int8pack_mm
-        if len(self.weight) == 1:
-            return product(x, self.weight[0], self.scale[0])
-        parts = x.view(len(x), *self.weight.shape[::2]).transpose(0, 1).contiguous()  # (K / g, M, g)
-        return torch.stack([product(*part) for part in zip(parts, self.weight, self.scale)]).sum(0, dtype=torch.float32)
+        parts = x.view(len(x), *weight.shape[::2]).transpose(0, 1).contiguous()  # (K / g, M, g)
+        if missing := -weight.size(-1) % STRIDE:
+            parts, weight = (nn.functional.pad(numbers, (0, missing)) for numbers in (parts, weight))
+        if len(weight) == 1:
+            return product(parts[0], weight[0], self.scale[0])
+        return torch.stack([product(*part) for part in zip(parts, weight, self.scale)]).sum(0, dtype=torch.float32)
 
     def rounded(self) -> Rounded:
         q = self.weight.transpose(0, 1).reshape(self.out_features, self.in_features)
