@@ -1,7 +1,8 @@
 """Runs the notebooks headless and measures them: `python -m minigpt.course html|store [ONLY]`.
 
 `html` writes the course as pages that a person can read, into build/course. `store` executes each notebook in place and
-keeps its outputs. Both show a progress line, and minutes and peak memory of the kernel and its children.
+keeps its outputs. Both show a progress line, and minutes and peak memory of the kernel and its children. A notebook that
+takes longer than its head promises is told by both and refused by `store` alone: a busy machine spoils no page.
 """
 
 from __future__ import annotations
@@ -34,6 +35,9 @@ CELL_TIMEOUT = 300  # seconds
 MEMORY_BUDGET = 1.5e9  # bytes, what a small Binder session has
 TIME_BUDGET = 120.0  # seconds on 2 cores, for a notebook whose head states no minutes
 SLACK = 1.5  # the minutes that a head states are those of a quiet machine
+TOO_SLOW = (
+    "Quicken it, or state more in its head; on a machine slower than two laptop cores, set MINIGPT_PATIENCE=2 or more."
+)
 
 
 class MemoryMeter:
@@ -82,15 +86,21 @@ def stated_seconds(notebook: nbformat.NotebookNode) -> float | None:
     return float(found[1]) * (60 if found[2] == "minute" else 1) if found else None
 
 
-def over_budget(notebook: nbformat.NotebookNode, peak: float, seconds: float, allowed: float = MEMORY_BUDGET) -> str:
-    """A sentence when a run took more memory (bytes) or time than it may; empty when it kept within."""
-    if peak > allowed:
-        return f"it took {peak / 1e9:.2f} GB of memory at its peak; {allowed / 1e9:.2f} GB are allowed."
-    stated = stated_seconds(notebook) or TIME_BUDGET
-    patience = float(os.environ.get("MINIGPT_PATIENCE", "1"))  # more on a machine slower than two laptop cores
-    if seconds > stated * SLACK * patience:
-        return f"it took {seconds:.0f} seconds; its head promises {stated:.0f} on 2 cores."
-    return ""
+def over_memory(peak: float, allowed: float = MEMORY_BUDGET) -> str:
+    """A sentence when a run took more memory (bytes) than it may; empty when it kept within."""
+    return f"it took {peak / 1e9:.2f} GB of memory at its peak; {allowed / 1e9:.2f} GB are allowed." * (peak > allowed)
+
+
+def over_time(notebook: nbformat.NotebookNode, seconds: float) -> str:
+    """Words for a run that took longer than it should; empty when it kept within.
+
+    That is half as much again as its head promises, times MINIGPT_PATIENCE where the machine is slower than two laptop cores.
+    """
+    stated = stated_seconds(notebook)
+    promised, who = (stated, "its head promises") if stated else (TIME_BUDGET, "a notebook should be")
+    if seconds <= promised * SLACK * float(os.environ.get("MINIGPT_PATIENCE", "1")):
+        return ""
+    return f"slower than {who}: {seconds:.0f} s instead of {promised:.0f}"
 
 
 @dataclass(frozen=True)
@@ -110,8 +120,13 @@ class Run:
 
     @property
     def problem(self) -> str:
-        """The error, or a sentence when the run took too much; empty when all is well."""
-        return self.error or over_budget(self.notebook, self.peak_bytes, self.seconds)
+        """The error, or a sentence when the run took too much memory; empty when all is well."""
+        return self.error or over_memory(self.peak_bytes)
+
+    @property
+    def delay(self) -> str:
+        """Words for a run that ended and took longer than its head promises; else empty."""
+        return "" if self.error else over_time(self.notebook, self.seconds)
 
 
 def run_notebook(path: Path, on_cell: Callable[[int, int], Any] = lambda done, cells: None) -> Run:
@@ -227,13 +242,13 @@ def write_html(runs: list[Run], folder: Path) -> None:
         numbers = (f"{run.seconds / 60:.1f}", f"{run.peak_bytes / 1e9:.2f}", str(run.cells))
         cells = "".join(f'<td class="number">{number}</td>' for number in numbers)
         trouble = "stopped by an error" if run.error else html.escape(run.problem)
-        state = f"<strong>{trouble}</strong>" if trouble else "complete"
+        state = f"<strong>{trouble}</strong>" if trouble else ", ".join(filter(None, ("complete", run.delay)))
         rows.append(f'<tr><td><a href="{html.escape(name)}">{title}</a></td>{cells}<td>{state}</td></tr>')
     (folder / "index.html").write_text(INDEX.format(style=STYLE, rows="\n".join(rows)), encoding="utf-8")
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the notebooks; 1 when a cell failed, a budget was broken, or an output may not be stored."""
+    """Run the notebooks; 1 when one failed or took too much memory, or an output may not be stored."""
     parser = argparse.ArgumentParser(prog="minigpt.course", description="Run the notebooks headless.")
     parser.add_argument("what", choices=["html", "store"])
     parser.add_argument("only", nargs="?", default="", help="the beginning of a notebook's name, such as 03")
@@ -261,12 +276,14 @@ def main(arguments: list[str] | None = None) -> int:
         took = f"{run.seconds / 60:5.1f} min  {run.peak_bytes / 1e9:5.2f} GB  {run.cells:3} cells"
         print(f"{path.stem:{width}}  {took}", flush=True)
         problems = [run.problem] if run.problem else []
+        delays = [run.delay] if run.delay else []
         if options.what == "store" and not run.error:
-            problems += machine_paths(clean(run.notebook))
+            problems += [f"{delay}. {TOO_SLOW}" for delay in delays] + machine_paths(clean(run.notebook))
+            delays = []
             problems += [] if problems else _store(run)
-        for problem in problems:
-            failed = True
-            print(f"{path.stem}: {problem}", file=sys.stderr)
+        failed = failed or bool(problems)
+        for sentence in problems + delays:
+            print(f"{path.stem}: {sentence}", file=sys.stderr)
     if options.what == "html":
         write_html(runs, PROJECT / "build" / "course")
         print("build/course/index.html lists the pages")

@@ -7,7 +7,17 @@ from bs4 import BeautifulSoup
 from nbformat import v4
 
 from minigpt import course
-from minigpt.course import Run, clean, course_notebooks, main, over_budget, run_notebook, stated_seconds, write_html
+from minigpt.course import (
+    Run,
+    clean,
+    course_notebooks,
+    main,
+    over_memory,
+    over_time,
+    run_notebook,
+    stated_seconds,
+    write_html,
+)
 
 
 def notebook(*cells, head="# A title\n\nTakes 2 minutes on 2 cores."):
@@ -102,32 +112,35 @@ def test_only_the_head_makes_promises():
     assert stated_seconds(v4.new_notebook(cells=[*notebook("1", "2", head="# Title").cells, late])) is None
 
 
-def test_a_run_over_its_memory_or_its_time_gets_a_sentence_with_the_numbers(monkeypatch):
+def test_a_run_over_its_memory_or_its_time_is_told_with_the_numbers(monkeypatch):
     quick, silent = notebook("1"), notebook("1", head="# No promise")
-    assert over_budget(quick, 1.4e9, 179) == ""
-    assert over_budget(quick, 1.61e9, 1) == "it took 1.61 GB of memory at its peak; 1.50 GB are allowed."
-    assert over_budget(quick, 4e8, 1, allowed=3e8) == "it took 0.40 GB of memory at its peak; 0.30 GB are allowed."
-    assert over_budget(quick, 1e8, 181) == "it took 181 seconds; its head promises 120 on 2 cores."
-    assert over_budget(silent, 1e8, 181) and not over_budget(silent, 1e8, 179)
+    assert over_memory(1.4e9) == over_time(quick, 179) == over_time(silent, 179) == ""
+    assert over_memory(1.61e9) == "it took 1.61 GB of memory at its peak; 1.50 GB are allowed."
+    assert over_memory(4e8, allowed=3e8) == "it took 0.40 GB of memory at its peak; 0.30 GB are allowed."
+    assert over_time(quick, 181) == "slower than its head promises: 181 s instead of 120"
+    assert over_time(silent, 181) == "slower than a notebook should be: 181 s instead of 120"
     monkeypatch.setenv("MINIGPT_PATIENCE", "3")
-    assert not over_budget(quick, 1e8, 530)
+    assert not over_time(quick, 530) and over_time(quick, 550)
 
 
-@pytest.mark.parametrize("what", ["html", "store"])
 @pytest.mark.parametrize(
-    ("cost", "words"),
+    ("what", "cost", "words", "status"),
     [
-        ({"peak": 2e9}, "it took 2.00 GB of memory"),
-        ({"seconds": 999}, "it took 999 seconds"),
-        ({"error": "Oops"}, "Oops"),
+        ("html", {"peak": 2e9}, "it took 2.00 GB of memory", 1),
+        ("store", {"peak": 2e9}, "it took 2.00 GB of memory", 1),
+        ("html", {"seconds": 999}, "slower than its head promises: 999 s", 0),
+        ("store", {"seconds": 999}, "slower than its head promises: 999 s instead of 120. Quicken it, or", 1),
+        ("html", {"error": "Oops", "seconds": 999}, "Oops", 1),
+        ("store", {"error": "Oops", "seconds": 999}, "Oops", 1),
     ],
 )
-def test_a_run_that_took_too_much_or_failed_is_told_and_not_stored(project, pretend, capsys, what, cost, words):
+def test_a_run_that_took_too_much_or_failed_is_told_and_not_stored(project, pretend, capsys, what, cost, words, status):
     path = project("00_heavy", "1")
     before = path.read_bytes()
     pretend("an output", **cost)
-    assert main([what]) == 1
-    assert f"00_heavy: {words}" in capsys.readouterr().err and path.read_bytes() == before
+    assert main([what]) == status
+    told = capsys.readouterr().err
+    assert told.startswith(f"00_heavy: {words}") and told.count("\n") == 1 and path.read_bytes() == before
 
 
 # What may be stored
@@ -221,6 +234,7 @@ def test_the_index_lists_minutes_memory_cells_and_what_went_wrong(tmp_path):
         Run(tmp_path / "00_start_here.ipynb", good, 90.0, 640_000_000),
         Run(tmp_path / "03_a&b.ipynb", bad, 6.0, 100_000_000, "ZeroDivisionError: <secret>"),
         Run(tmp_path / "solutions" / "03_heavy.ipynb", bad, 6.0, 1_900_000_000),
+        Run(tmp_path / "04_slow.ipynb", bad, 300.0, 100_000_000),
     ]
     write_html(runs, tmp_path / "pages")
     index = (tmp_path / "pages" / "index.html").read_text(encoding="utf-8")
@@ -229,6 +243,7 @@ def test_the_index_lists_minutes_memory_cells_and_what_went_wrong(tmp_path):
         ["00 start here", "1.5", "0.64", "2", "complete"],
         ["03 a&amp;b", "0.1", "0.10", "0", "stopped by an error"],
         ["03 heavy (solutions)", "0.1", "1.90", "0", "it took 1.90 GB of memory at its peak; 1.50 GB are allowed."],
+        ["04 slow", "5.0", "0.10", "0", "complete, slower than its head promises: 300 s instead of 120"],
     ]
     assert 'href="00_start_here.html"' in index and 'href="solutions-03_heavy.html"' in index
     page = (tmp_path / "pages" / "00_start_here.html").read_text(encoding="utf-8")
