@@ -19,6 +19,7 @@ FLOORS = [
             "decoder",
             "generate",
             "speculative",
+            "calibration",
             "quantize",
             "evaluate",
             "metrics",
@@ -53,7 +54,8 @@ ONLY = {
     "decoder": {"fused", "model"},
     "generate": {"config", "decoder", "model"},
     "speculative": {"config", "decoder", "generate", "model"},
-    "quantize": {"config", "interop", "model"},
+    "calibration": {"model"},
+    "quantize": {"calibration", "config", "interop", "model"},
     "evaluate": set(),
     "metrics": set(),
     "cross_validation": set(),
@@ -71,7 +73,7 @@ ONLY = {
     "finetune": {
         *("chat_template", "config", "corpus", "files", "generate", "interop", "model", "tokenizer", "tokenizer_files"),
     },
-    "prune": {"config", "interop", "model"},
+    "prune": {"calibration", "config", "interop", "model"},
     "distill": {"model"},
 }
 
@@ -86,7 +88,7 @@ UPWARD = {
 }
 
 LONGEST_FILE = 300  # lines
-LINES_OF_CODE = 14_400  # of the whole, nearly half of it in corpus/; raise this in the commit that needs it
+LINES_OF_CODE = 14_450  # of the whole, nearly half of it in corpus/; raise this in the commit that needs it
 MAY_PRINT = {"cli", "course", "bootstrap"}
 INTERFACES = {  # methods that are documented where the interface is: torch's modules, the trainer's callbacks
     "forward",

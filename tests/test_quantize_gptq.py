@@ -10,8 +10,8 @@ from conftest import make_model
 from test_quantize_model import CONFIGS, IDX, small
 
 from minigpt import quantize
+from minigpt.calibration import DAMPING, TOGETHER
 from minigpt.quantize import absmax, dequantize, gptq, least_error, round_columns
-from minigpt.quantize.gptq import DAMPING, TOGETHER
 
 
 def inputs(rows=400, width=96, seed=0):

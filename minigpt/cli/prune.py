@@ -9,9 +9,10 @@ from typing import Any
 import torch
 
 from minigpt.checkpoint import load_checkpoint, save_checkpoint
-from minigpt.prune import PATTERNS, prune, prune_structured, sparsity_of
+from minigpt.cli.quantize import calibration_windows
+from minigpt.prune import PATTERNS, check_choice, prune, prune_structured, sparsity_of
 
-ZEROS = {"sparsity": 0.5, "pattern": "global"}  # where nothing else is told
+ZEROS = {"sparsity": 0.5, "pattern": "global", "calibrate": None}  # where nothing else is told
 PARTS = {"heads": 0.0, "mlp": 0.0}
 
 
@@ -24,6 +25,11 @@ def add_prune(commands: Any) -> None:
     command.add_argument("--sparsity", type=float, help="share of the weights in the blocks that become zero (0.5)")
     command.add_argument(
         "--pattern", choices=PATTERNS, help="which: the smallest of all, of each matrix, 2 of 4 (global)"
+    )
+    command.add_argument(
+        "--calibrate",
+        metavar="TEXT",
+        help="a source's name, or a file or folder of yours, by which the other weights make up for the zeros",
     )
     command.add_argument("--heads", type=float, help="instead: share of the attention heads that are taken out (0)")
     command.add_argument("--mlp", type=float, help="instead: share of the MLP's channels that are taken out (0)")
@@ -42,10 +48,16 @@ def _prune(options: argparse.Namespace) -> int:
         raise ValueError(
             f"{options.out} already holds a model, which would be lost: choose a new folder for the result."
         )
-    model, tokenizer = load_checkpoint(options.folder)
     told = PARTS | parts if parts else ZEROS | zeros
-    pruned = prune_structured(model, **told) if parts else prune(model, **told)
+    text = told.pop("calibrate", None)
+    if not parts:
+        check_choice(**told, calibrated=text is not None)  # before a text is read
+    model, tokenizer = load_checkpoint(options.folder)
+    windows = None if text is None else calibration_windows(text, tokenizer, model.config.context_length)
+    pruned = prune_structured(model, **told) if parts else prune(model, **told, calibration=windows)
     training = {"command": "prune", "base": Path(options.folder).name, **told}
+    if text is not None:
+        training["calibrate"] = Path(text).name
     save_checkpoint(options.out, pruned, tokenizer, training, torch.bfloat16 if options.bf16 else None)
     before, after = model.config, pruned.config
     if parts:

@@ -52,7 +52,7 @@ def _quantize(options: argparse.Namespace) -> int:
     model, tokenizer = load_checkpoint(options.folder)
     windows = None
     if options.calibrate is not None and not is_quantized(model):
-        windows = _windows(options.calibrate, tokenizer, model.config.context_length)
+        windows = calibration_windows(options.calibrate, tokenizer, model.config.context_length)
     quantized = quantize(model, how.bits, how.group_size, how.method, how.activations, windows)
     training = {"command": "quantize", "base": Path(options.folder).name, **vars(how)}
     save_checkpoint(options.out, quantized, tokenizer, training)
@@ -62,7 +62,7 @@ def _quantize(options: argparse.Namespace) -> int:
     return 0
 
 
-def _windows(name: str, tokenizer: Tokenizer, context_length: int) -> Tensor:
+def calibration_windows(name: str, tokenizer: Tokenizer, context_length: int) -> Tensor:
     """Token ids to calibrate on, (WINDOWS, context_length), from all over a text."""
     train, _ = pack(load_corpus(name), tokenizer, context_length=context_length)
     return train.batch(0, WINDOWS)[0]

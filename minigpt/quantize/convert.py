@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from minigpt.calibration import as_batches
 from minigpt.config import GPTConfig, nearest
 from minigpt.interop.weights import build, fit, hollow
 from minigpt.model import GPT
@@ -102,7 +103,8 @@ def quantize(
     matrices = {n: m for n, m in model.named_modules() if isinstance(m, nn.Linear)}
     rounded: dict[str, Rounded] = {}
     if how.method == "gptq":
-        rounded |= gptq(model, _windows(calibration), how.bits, how.group_size or "row")
+        windows = as_batches(calibration, "method='gptq'", "use method='mse'")
+        rounded |= gptq(model, windows, how.bits, how.group_size or "row")
     choose = absmax if how.method == "rtn" else least_error
     if not model.config.tie_embedding:
         matrices[TABLE] = model.token_embedding
@@ -152,17 +154,6 @@ def _check(model: GPT, how: Quantization) -> None:
         raise ValueError(
             "activations='int8' needs a kernel that this build of PyTorch lacks (it is for x86); use 'float'."
         )
-
-
-def _windows(calibration: Tensor | Sequence[Tensor] | None) -> list[Tensor]:
-    """The text to calibrate on as batches of token ids (B, T)."""
-    windows = [calibration] if isinstance(calibration, Tensor) else list(calibration or [])
-    if not any(isinstance(idx, Tensor) and idx.numel() for idx in windows):
-        raise ValueError(
-            "method='gptq' needs text to calibrate on: calibration=idx, token ids (B, T), such as 16 windows of the text that "
-            "the model was trained on; or use method='mse', which needs none."
-        )
-    return windows
 
 
 def _assemble(
