@@ -1,21 +1,26 @@
-"""One token at a time on a CPU, in as few calls and as few walks through memory as PyTorch allows.
+"""One token at a time on a CPU, in few calls and one walk through the weights.
 
 Writing one token multiplies every matrix of the model with one row of numbers, so that reading the matrices is nearly
-all of the work. PyTorch gives a product with one row to one core; here a matrix is taken as one half for each core, in a
-batch, with bias or residual stream added on the way. The numbers are those of `GPT.forward` within rounding.
+all of the work, and what comes between them must be little. Both are done by the loops of `minigpt.kernels`, which numba
+compiles; where it is not installed, `GPT.forward` decodes. The numbers are the same within rounding.
 
-B rows, C = n_embd, H = n_head, G = n_kv_head, D = head_dim, S positions in the cache, V = vocab_size. This module knows
-nothing of sampling.
+B rows, C = n_embd, H = n_head, G = n_kv_head, D = head_dim, V = vocab_size. This module knows nothing of sampling.
 """
 
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from functools import cache as once
+from functools import partial
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy import ndarray
 from torch import Tensor, nn
 
 from minigpt import fused
@@ -24,113 +29,124 @@ from minigpt.model import GPT, MLP, Attention, Block, RMSNorm
 if TYPE_CHECKING:
     from minigpt.generate import KVCache
 
-MOST_ROWS = 16  # beyond them a product is arithmetic more than reading, and PyTorch's own use of the cores is as good
-Product = Callable[[Tensor, Tensor | None], Tensor]
-Norm = Callable[[Tensor], Tensor]
+ALONE = 32  # tokens that one core writes when sharing did not pay; twice as many the next time
+FLOATS = (torch.float32, torch.bfloat16)
+MOST_ROWS = 16  # beyond them a product is arithmetic more than reading, which PyTorch does as well
+Step = Callable[[], Any]
 
 
-def is_lean(model: GPT) -> bool:
-    """Whether `Decoder` computes what this model computes: it is on a CPU, made of our parts, and nobody looks in by hooks."""
-    if type(model) is not GPT or next(model.parameters()).device.type != "cpu":
+@once
+def kernels() -> ModuleType | None:
+    """`minigpt.kernels`, or None where numba is missing. The first use on a machine compiles them: some seconds."""
+    try:
+        from minigpt import kernels
+    except (ImportError, RuntimeError):  # or there is no folder that may be written, for what is compiled
+        return None
+    return kernels
+
+
+def is_lean(model: GPT, rows: int = 1) -> bool:
+    """Whether `Decoder` computes what this model computes for so many rows: it is on a CPU, in fp32 or bf16 outside of
+    matrices in few bits, made of our parts, and nobody looks in by hooks."""
+    if type(model) is not GPT or rows > MOST_ROWS or kernels() is None:
         return False
-    parts = {Block, Attention, MLP}
-    blocks = [part for block in model.blocks for part in (block, block.attention, block.mlp)]
-    return all(type(part) in parts for part in blocks) and not any(
-        part._forward_hooks or part._forward_pre_hooks for part in model.modules()
+    norms = [model.norm, *(norm for block in model.blocks for norm in (block.attention_norm, block.mlp_norm))]
+    if not all(type(norm) in (nn.LayerNorm, RMSNorm) for norm in norms):
+        return False
+    if model.norm.weight.device.type != "cpu" or model.norm.weight.dtype not in FLOATS:
+        return False
+    ours = all(
+        (type(block), type(block.attention), type(block.mlp)) == (Block, Attention, MLP) for block in model.blocks
     )
+    return ours and not any(part._forward_hooks or part._forward_pre_hooks for part in model.modules())
 
 
-def product(linear: nn.Module, cores: int) -> Product:
-    """A function of x (B, in) and what is added, (B, out) or None, that gives what `linear` gives, plus that, (B, out)."""
-    plain = type(linear) is nn.Linear and type(linear.weight) is nn.Parameter and linear.weight.dtype == torch.float32
-    if not plain or cores == 1:
-        return lambda x, add: linear(x) if add is None else add + linear(x)
-    weight, bias = linear.weight, linear.bias
-    n_out, n_in = weight.shape
-    even, high = n_out // cores * cores, n_out > n_in
-    parts = weight[:even].view(cores, -1, n_in)  # (cores, even / cores, in)
-    rest = weight[even:]  # (fewer than cores, in)
+def weights_for_kernels(linear: nn.Module) -> tuple[Tensor, Tensor | None] | None:
+    """The matrix (N, K) of a layer, and the scale of each row (N,) where it is in whole numbers; None for what the kernels
+    do not know."""
+    if hasattr(linear, "scaled_rows"):
+        return linear.scaled_rows()
+    plain = type(linear) is nn.Linear and type(linear.weight) is nn.Parameter and linear.weight.dtype in FLOATS
+    return (linear.weight, None) if plain and linear.weight.is_contiguous() else None
 
-    def multiply(x: Tensor, add: Tensor | None) -> Tensor:
-        rows = x.size(0)
+
+def product(linear: nn.Module, x: ndarray, then: int, out: ndarray) -> Step:
+    """A function of nothing that reads x (B, K) and leaves in `out` (B, N) what `linear` gives of it; `then` as in
+    `kernels.multiply`."""
+    known, found, n_out = kernels(), weights_for_kernels(linear), out.shape[1]
+    if found is not None:
+        weight, scale = found
+        bias = np.zeros(n_out, np.float32) if linear.bias is None else linear.bias.detach().float().numpy()
+        if scale is None:
+            weight = weight.detach().view(torch.uint16) if weight.dtype == torch.bfloat16 else weight.detach()
+            return partial(known.multiply, x, weight.numpy(), bias, then, out)
+        return partial(known.multiply_whole, x, weight.numpy(), scale.numpy(), bias, then, out)
+
+    rows, result = torch.from_numpy(x), torch.from_numpy(out)
+    multiply, bias = (linear.multiply, linear.bias) if hasattr(linear, "multiply") else (linear, None)
+    bend = {known.GELU: fused.gelu, known.SQUARED_RELU: fused.squared_relu, known.SILU: F.silu}.get(then)
+    put = {known.ADD: result.add_, known.TIMES: result.mul_}.get(then, result.copy_)
+
+    def multiply_by_torch() -> None:
+        y = multiply(rows).float()  # (B, N)
         if bias is not None:
-            add = bias.expand(rows, -1) if add is None else add + bias
-        if rows > MOST_ROWS or not even:
-            return F.linear(x, weight) if add is None else F.linear(x, weight) + add
-        spread = x.expand(cores, rows, n_in)
-        begin = None if add is None else add[:, :even].view(rows, cores, -1).transpose(0, 1)  # (cores, B, even / cores)
-        if rows == 1 and high:  # whichever way round MKL reads the matrix in the order in which it lies in memory
-            out = _batched(None if begin is None else begin.mT, parts, spread.mT)  # (cores, even / cores, 1)
-        else:
-            out = _batched(begin, spread, parts.mT).transpose(0, 1)  # (B, cores, even / cores)
-        out = out.reshape(rows, even)
-        if even == n_out:
-            return out
-        last = (x.unsqueeze(1) * rest).sum(dim=-1)  # MKL takes milliseconds for a matrix of a row or two
-        return torch.cat([out, last if add is None else last + add[:, even:]], dim=-1)
+            y += bias
+        put(y if bend is None else bend(y))
 
-    return multiply
+    return multiply_by_torch
 
 
-def _batched(begin: Tensor | None, a: Tensor, b: Tensor) -> Tensor:
-    return torch.bmm(a, b) if begin is None else torch.baddbmm(begin, a, b)
-
-
-def lean_norm(norm: nn.Module, rows: int) -> Norm:
-    """A function of x (B, width) that gives what `norm` gives."""
-    if type(norm) is nn.LayerNorm:
-        shape, weight, bias, eps = norm.normalized_shape, norm.weight, norm.bias, norm.eps
-        return lambda x: torch.layer_norm(x, shape, weight, bias, eps)
-    if type(norm) is not RMSNorm or rows > 1 or norm.weight.dtype != torch.float32:
-        return norm
-    weight, width, eps, nothing = norm.weight, norm.weight.numel(), norm.eps, torch.zeros(())
-
-    def rms_norm(x: Tensor) -> Tensor:
-        scale = 1 / math.sqrt(float(torch.dot(x[0], x[0])) / width + eps)
-        return torch.addcmul(nothing, x, weight, value=scale)
-
-    return rms_norm
+def normalised(norm: nn.Module, x: ndarray, out: ndarray) -> Step:
+    """A function of nothing that reads x (B, width) and leaves in `out` what `norm` gives of it."""
+    centred, weight = type(norm) is nn.LayerNorm, norm.weight.detach().float()
+    bias = norm.bias.detach().float() if centred and norm.bias is not None else torch.zeros_like(weight)
+    return partial(kernels().normalise, x, weight.numpy(), bias.numpy(), float(norm.eps), centred, out)
 
 
 class _Layer:
-    """One block for one token."""
+    """One block for one token of each row: it reads the residual stream x (B, C) and adds to it."""
 
-    def __init__(self, block: Block, cache: KVCache, cores: int):
-        config, layer = block.attention.config, block.attention.layer
-        self.heads, self.grouped, self.width = config.n_head, config.n_kv_head, config.head_dim
-        attention, mlp = block.attention, block.mlp
-        self.attention_norm, self.mlp_norm = (
-            lean_norm(norm, cache.batch) for norm in (block.attention_norm, block.mlp_norm)
-        )
-        self.qkv, self.proj = product(attention.qkv, cores), product(attention.proj, cores)
-        self.up, self.down = product(mlp.up, cores), product(mlp.proj, cores)
-        self.gate = product(mlp.gate, cores) if config.mlp == "swiglu" else None
-        self.bend = fused.squared_relu if config.mlp == "relu2" else fused.gelu
-        self.norms = (attention.q_norm, attention.k_norm) if config.qk_norm else None
-        self.keys, self.values = cache.keys[layer], cache.values[layer]  # (B, G, context_length, D)
-
-    def __call__(self, x: Tensor, place: int, rotary: tuple[Tensor, Tensor] | None, mask: Tensor | None) -> Tensor:
-        rows, H, G, D = x.size(0), self.heads, self.grouped, self.width
-        qkv = self.qkv(self.attention_norm(x), None).view(rows, H + 2 * G, D)
-        turned, v = qkv.split([H + G, G], dim=1)
-        if self.norms is not None:
-            q, k = turned.split([H, G], dim=1)
-            turned = torch.cat([self.norms[0](q), self.norms[1](k)], dim=1)
-        if rotary is not None:
-            turned = torch.addcmul(turned * rotary[0], turned.roll(D // 2, dims=-1), rotary[1])
-        q, k = turned.split([H, G], dim=1)
-        self.keys.select(2, place).copy_(k)
-        self.values.select(2, place).copy_(v)
-        keys, values = self.keys.narrow(2, 0, place + 1), self.values.narrow(2, 0, place + 1)
-        q = q.reshape(rows, G, H // G, D)  # the queries that share keys stand where tokens stand
-        y = F.scaled_dot_product_attention(q, keys, values, mask)  # (B, G, H / G, D)
-        x = self.proj(y.reshape(rows, H * D), x)
-        h = self.mlp_norm(x)
-        if self.gate is not None:
-            hidden = F.silu(self.gate(h, None)).mul_(self.up(h, None))  # (B, n_hidden)
+    def __init__(self, block: Block, cache: KVCache, x: ndarray, rotary: tuple[ndarray, ndarray] | None):
+        known, config, rows = kernels(), block.attention.config, len(x)
+        attention, mlp, layer = block.attention, block.mlp, block.attention.layer
+        H, G, D = config.n_head, config.n_kv_head, config.head_dim
+        normed = np.empty((rows, config.n_embd), np.float32)
+        self.qkv, self.mixed = (np.empty((rows, heads, D), np.float32) for heads in (H + 2 * G, H))
+        hidden = np.empty((rows, config.n_hidden), np.float32)
+        self.turned, self.rotary = H + G, rotary
+        self.keys, self.values = cache.keys[layer].numpy(), cache.values[layer].numpy()
+        self.scores = np.empty((rows, H, config.context_length), np.float32)
+        self.before = [
+            normalised(block.attention_norm, x, normed),
+            product(attention.qkv, normed, known.SET, self.qkv.reshape(rows, -1)),
+        ]
+        for row in self.qkv if config.qk_norm else ():
+            self.before += [normalised(attention.q_norm, row[:H], row[:H])]
+            self.before += [normalised(attention.k_norm, row[H : H + G], row[H : H + G])]
+        self.after = [
+            product(attention.proj, self.mixed.reshape(rows, -1), known.ADD, x),
+            normalised(block.mlp_norm, x, normed),
+        ]
+        if config.mlp == "swiglu":
+            self.after += [product(mlp.gate, normed, known.SILU, hidden), product(mlp.up, normed, known.TIMES, hidden)]
         else:
-            hidden = self.bend(self.up(h, None))
-        return self.down(hidden, x)
+            bend = known.SQUARED_RELU if config.mlp == "relu2" else known.GELU
+            self.after += [product(mlp.up, normed, bend, hidden)]
+        self.after += [product(mlp.proj, hidden, known.ADD, x)]
+        self.rotate = known.rotate
+        shared = weights_for_kernels(attention.proj) is not None
+        self.attend = (
+            known.attend if shared else known.attend_alone
+        )  # PyTorch's threads and numba's are in each other's way
+
+    def __call__(self, place: int, positions: ndarray, padding: ndarray) -> None:
+        for step in self.before:
+            step()
+        if self.rotary is not None:
+            self.rotate(self.qkv, self.turned, *self.rotary, positions)
+        self.attend(self.qkv, self.keys, self.values, place, padding, self.scores, self.mixed)
+        for step in self.after:
+            step()
 
 
 class Decoder:
@@ -140,34 +156,47 @@ class Decoder:
     """
 
     def __init__(self, model: GPT, cache: KVCache):
-        config, cores = model.config, torch.get_num_threads()
+        config = model.config
         self.model, self.cache = model, cache
-        self.layers = [_Layer(block, cache, cores) for block in model.blocks]
-        self.norm, self.head = lean_norm(model.norm, cache.batch), product(model.head, cores)
-        self.learned = config.position == "learned"
-        if not self.learned:
-            half = config.head_dim // 2
-            dtype = cache.keys.dtype
-            self.cos = model.cos.to(dtype)
-            self.sin = torch.cat([-model.sin[:, :half], model.sin[:, half:]], dim=-1).to(dtype)  # (context_length, D)
+        cache.keys, cache.values = cache.keys.float(), cache.values.float()
+        self.x = torch.empty(cache.batch, config.n_embd)  # (B, C)
+        x, self.learned = self.x.numpy(), config.position == "learned"
+        rotary = (
+            None if self.learned else (model.cos.float().numpy(), model.sin.float().numpy())
+        )  # (context_length, D) each
+        self.layers = [_Layer(block, cache, x, rotary) for block in model.blocks]
+        self.logits = np.empty((cache.batch, config.vocab_size), np.float32)
+        normed = np.empty_like(x)
+        self.last = [
+            normalised(model.norm, x, normed),
+            product(model.head, normed, kernels().SET, self.logits),
+        ]
+        padding = torch.zeros(cache.batch, dtype=torch.long) if cache.padding is None else cache.padding
+        self.padding = padding.numpy()
+        self.alone, self.next_alone, self.seconds_alone = 1, ALONE, math.inf
 
     @torch.inference_mode()
     def __call__(self, tokens: Tensor) -> Tensor:
-        """Logits (B, V) after `tokens` (B,), the newest of each row, which the cache has not seen. It sees them now."""
-        cache, place, rotary = self.cache, self.cache.length, None
-        mask = cache.mask(1)
-        x = self.model.token_embedding(tokens)  # (B, C)
-        if cache.padding is None:
-            positions = slice(place, place + 1)
-        else:
-            positions = cache.positions(1)[:, 0]  # (B,)
+        """Logits (B, V) after `tokens` (B,), the newest of each row, which the cache has not seen. It sees them now.
+
+        The cores share the work, unless something else keeps them busy: then they wait for each other at every product,
+        and one of them is faster. So the first token is written by one, and where sharing takes twice as long, more are.
+        """
+        started, alone = time.perf_counter(), self.alone > 0
+        kernels().use_threads(1 if alone else torch.get_num_threads())
+        positions = np.maximum(self.cache.length - self.padding, 0)  # (B,)
+        self.x.copy_(self.model.token_embedding(tokens))
         if self.learned:
-            x = x + self.model.position_embedding.weight[positions]
-        else:
-            rotary = self.cos[positions].unsqueeze(1), self.sin[positions].unsqueeze(1)  # (B or 1, 1, D)
+            self.x.add_(self.model.position_embedding.weight[torch.from_numpy(positions)])
         for layer in self.layers:
-            x = layer(x, place, rotary, mask)
-        cache.advance(1)
-        logits = self.head(self.norm(x), None)
-        cap = self.model.config.logit_cap
+            layer(self.cache.length, positions, self.padding)
+        for step in self.last:
+            step()
+        self.cache.advance(1)
+        took = time.perf_counter() - started
+        if alone:
+            self.alone, self.seconds_alone = self.alone - 1, min(self.seconds_alone, took)
+        elif took > 2 * self.seconds_alone:
+            self.alone, self.next_alone = self.next_alone, 2 * self.next_alone
+        logits, cap = torch.from_numpy(self.logits.copy()), self.model.config.logit_cap
         return logits if cap is None else cap * torch.tanh(logits / cap)

@@ -40,7 +40,7 @@ class KVCache:
         end = self.length + k.size(2)
         self.keys[layer, :, :, self.length : end] = k
         self.values[layer, :, :, self.length : end] = v
-        return self.keys[layer, :, :, :end], self.values[layer, :, :, :end]
+        return self.keys[layer, :, :, :end].to(k.dtype), self.values[layer, :, :, :end].to(v.dtype)
 
     def positions(self, new: int) -> Tensor:
         """Position numbers of the next `new` columns: (T,), or (B, T) when rows begin at different columns."""
@@ -166,7 +166,7 @@ def _decode(model: GPT, rows: list[list[int]], config: SampleConfig) -> Iterator
                 logits = decoder(unread[:, 0])
             else:
                 logits = _read(model, unread.to(device), cache).cpu()
-                decoder = Decoder(model, cache) if is_lean(model) else None
+                decoder = Decoder(model, cache) if is_lean(model, len(rows)) else None
             unread = draw(logits, config, generator, used)
             if used is not None:
                 used.scatter_(1, unread, True)

@@ -1,12 +1,15 @@
+import copy
+import sys
+
 import pytest
 import torch
 from conftest import FAMILIES, TINY, make_model
 from torch import nn
 
 from minigpt import GPT, GPTConfig, generate
-from minigpt.decoder import MOST_ROWS, Decoder, is_lean, lean_norm, product
+from minigpt.decoder import MOST_ROWS, Decoder, is_lean, kernels
 from minigpt.generate import KVCache
-from minigpt.model import RMSNorm
+from minigpt.quantize import quantize
 
 IDX = torch.randint(0, 31, (3, 8), generator=torch.Generator().manual_seed(3))
 MORE = {
@@ -46,28 +49,6 @@ def test_rows_with_filling_on_the_left_equal_each_row_alone(model):
         torch.testing.assert_close(together[row], alone[0], atol=1e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize("cores", [1, 2, 3, 40])
-@pytest.mark.parametrize("rows", [1, 2, MOST_ROWS + 1])
-@pytest.mark.parametrize(("n_out", "n_in"), [(24, 6), (6, 24), (25, 7), (1, 5)])
-@pytest.mark.parametrize("bias", [True, False])
-def test_a_product_shared_out_over_cores_equals_the_layer(cores, rows, n_out, n_in, bias):
-    torch.manual_seed(0)
-    linear, x, more = nn.Linear(n_in, n_out, bias=bias), torch.randn(rows, n_in), torch.randn(rows, n_out)
-    multiply = product(linear, cores)
-    with torch.inference_mode():
-        torch.testing.assert_close(multiply(x, None), linear(x))
-        torch.testing.assert_close(multiply(x, more), linear(x) + more)
-
-
-@pytest.mark.parametrize("rows", [1, 4])
-def test_a_norm_equals_the_layers(rows):
-    torch.manual_seed(0)
-    x = 3 * torch.randn(rows, 16) + 1
-    for norm in (RMSNorm(16, eps=1e-5), nn.LayerNorm(16), nn.LayerNorm(16, bias=False)):
-        nn.init.normal_(norm.weight)
-        torch.testing.assert_close(lean_norm(norm, rows)(x), norm(x))
-
-
 def test_a_model_that_somebody_looks_into_or_changed_is_read_by_its_own_forward():
     model = make_model(FAMILIES["llama"])
     assert is_lean(model)
@@ -86,8 +67,57 @@ def test_a_model_that_somebody_looks_into_or_changed_is_read_by_its_own_forward(
     assert not is_lean(model)
 
 
-def test_weights_in_half_precision_are_decoded_too():
-    model = make_model(FAMILIES["llama"]).bfloat16()
+@pytest.mark.parametrize("how", [{"bits": 8}, {"bits": 8, "group_size": 32}, {"bits": 4}], ids=str)
+@pytest.mark.parametrize("name", ["gpt2", "llama-grouped"])
+def test_matrices_in_few_bits_are_decoded_as_the_model_reads_them(how, name):
+    torch.manual_seed(0)
+    config = FAMILIES[name].replace(n_embd=64, n_hidden=96, vocab_size=31)
+    model = quantize(GPT(config).eval(), **how)
     with torch.no_grad():
-        whole = model(IDX[:1])[0]
-    torch.testing.assert_close(_step_by_step(model, IDX[:1]), whole[:, 3:], atol=0.2, rtol=0.05)
+        whole = model(IDX)[0]
+    torch.testing.assert_close(_step_by_step(model, IDX), whole[:, 3:], atol=0.02, rtol=0.02)
+
+
+def test_what_cannot_be_decoded_by_the_kernels_is_read_by_forward(monkeypatch):
+    model = make_model(FAMILIES["llama"])
+    assert not is_lean(model, MOST_ROWS + 1)
+    assert not is_lean(make_model(FAMILIES["llama"]).half())
+    options = {"max_new_tokens": 5, "temperature": 0}
+    written = generate(model, IDX[:, :3], **options)
+    monkeypatch.setitem(sys.modules, "minigpt.kernels", None)  # as where numba is missing
+    monkeypatch.delattr("minigpt.kernels", raising=False)
+    kernels.cache_clear()
+    try:
+        assert not is_lean(model)
+        assert torch.equal(generate(model, IDX[:, :3], **options), written)
+    finally:
+        kernels.cache_clear()
+
+
+def test_many_rows_are_written_all_the_same():
+    model = make_model(FAMILIES["llama"])
+    one = generate(model, IDX[:1, :3], max_new_tokens=5, temperature=0)
+    many = generate(model, IDX[:1, :3].expand(MOST_ROWS + 1, -1), max_new_tokens=5, temperature=0)
+    assert torch.equal(many, one.expand(MOST_ROWS + 1, -1))
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_weights_in_bf16_are_used_as_they_are_and_the_rest_is_computed_in_fp32(name):
+    model = make_model(FAMILIES[name]).bfloat16()
+    with torch.no_grad():
+        exact = copy.deepcopy(model).float()(IDX)[0][:, 3:]
+        rough = model(IDX)[0][:, 3:].float()
+    found = _step_by_step(model, IDX)
+    assert found.dtype == torch.float32
+    assert (found - exact).norm() < (rough - exact).norm()  # only the first tokens were read in bf16
+
+
+def test_a_cache_that_was_decoded_from_is_still_read_by_a_model_in_bf16():
+    model = make_model(FAMILIES["llama"]).bfloat16()
+    cache = KVCache(model.config, 1)
+    with torch.inference_mode():
+        model(IDX[:1, :3], cache=cache)
+        Decoder(model, cache)(IDX[:1, 3])
+        last = model(IDX[:1, 4:], cache=cache)[0][0, -1]
+        whole = model(IDX[:1])[0][0, -1]
+    torch.testing.assert_close(last, whole, atol=0.2, rtol=0.05)

@@ -13,7 +13,18 @@ PACKAGE = Path(__file__).resolve().parents[1] / "minigpt"
 # A module imports from its own floor and from those below. A new module needs its place here.
 FLOORS = [
     {"config", "files", "bootstrap"},
-    {"chat_template", "estimate", "hardware", "fused", "model", "tokenizer", "tokenizer_files", "optim", "corpus"},
+    {
+        "chat_template",
+        "estimate",
+        "hardware",
+        "fused",
+        "kernels",
+        "model",
+        "tokenizer",
+        "tokenizer_files",
+        "optim",
+        "corpus",
+    },
     {
         *(
             "decoder",
@@ -51,7 +62,8 @@ ONLY = {
     "tokenizer": {"chat_template", "files"},
     "tokenizer_files": {"tokenizer"},
     "optim": {"config"},
-    "decoder": {"fused", "model"},
+    "decoder": {"fused", "kernels", "model"},
+    "kernels": set(),
     "generate": {"config", "decoder", "model"},
     "speculative": {"config", "decoder", "generate", "model"},
     "calibration": {"model"},
@@ -88,7 +100,7 @@ UPWARD = {
 }
 
 LONGEST_FILE = 300  # lines
-LINES_OF_CODE = 14_450  # of the whole, nearly half of it in corpus/; raise this in the commit that needs it
+LINES_OF_CODE = 14_700  # of the whole, nearly half of it in corpus/; raise this in the commit that needs it
 MAY_PRINT = {"cli", "course", "bootstrap"}
 INTERFACES = {  # methods that are documented where the interface is: torch's modules, the trainer's callbacks
     "forward",

@@ -1,12 +1,13 @@
 """Writing one token after the other beside `transformers`, llama.cpp and ONNX Runtime: what `minigpt bench decode` prints.
 
 Two shapes with random weights: 10.65 M parameters without positions and biases (6 layers, 6 heads, width 384, a context of
-256), and GPT-2's 124 M. All take
-turns in one run; a ratio is of medians, and stands beside the least and the most over the rounds.
+256), and GPT-2's 124 M. All take turns in one run; a ratio is of medians, and stands beside the least and the most over
+the rounds.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,7 +60,11 @@ def bench_decode(tokens: int = 64, rounds: int = 5, small_only: bool = False) ->
     torch.manual_seed(0)
     model = GPT(SMALL).eval()
     with temporary_folder() as folder:
-        writers = {"ours, fp32": ours(model), "ours, without a cache": without_cache(model)}
+        writers = {
+            "ours, fp32": ours(model),
+            "ours, bf16": ours(copy.deepcopy(model).bfloat16()),
+            "ours, without a cache": without_cache(model),
+        }
         writers["ours, fp32, 8 prompts at once"] = _each_row(model, 8)
         yield from _lines("10.65M", writers | dict(peers(model, Path(folder), onnx=(32,))), tokens, rounds)
     if small_only:
@@ -68,6 +73,7 @@ def bench_decode(tokens: int = 64, rounds: int = 5, small_only: bool = False) ->
     with temporary_folder() as folder:
         writers = {
             "ours, fp32": ours(model),
+            "ours, bf16": ours(copy.deepcopy(model).bfloat16()),
             "ours, int8": ours(quantize(model, 8)),
             "ours, int4": ours(quantize(model, 4)),
         }

@@ -126,6 +126,10 @@ class Int8Linear(QuantizedLinear):
             return product(parts[0], weight[0], self.scale[0])
         return torch.stack([product(*part) for part in zip(parts, weight, self.scale)]).sum(0, dtype=torch.float32)
 
+    def scaled_rows(self) -> tuple[Tensor, Tensor] | None:
+        """The whole numbers (N, K) and the scale of each row (N,) in fp32; None where there are groups."""
+        return (self.weight[0], self.scale[0].float()) if len(self.weight) == 1 else None
+
     def rounded(self) -> Rounded:
         q = self.weight.transpose(0, 1).reshape(self.out_features, self.in_features)
         return Rounded(q, self.scale.T.unsqueeze(-1).float())
