@@ -282,7 +282,8 @@ class SampleConfig(_Config):
     def __post_init__(self) -> None:
         object.__setattr__(self, "stop_tokens", tuple(self.stop_tokens))
         self._need(isinstance(self.max_new_tokens, int) and self.max_new_tokens >= 0, "max_new_tokens", "0 or more")
-        self._need(self.temperature >= 0, "temperature", "0 (greedy) or a number above, such as 0.8")
+        divides = self.temperature == 0 or self.temperature >= 1e-4  # what is divided by less overflows
+        self._need(divides, "temperature", "0 (greedy) or a number from 0.0001 up, such as 0.8")
         self._need(self.top_k is None or self.top_k >= 1, "top_k", "None or a whole number from 1")
         self._need(self.top_p is None or 0 < self.top_p <= 1, "top_p", "None or a share above 0, at most 1")
         self._need(self.repetition_penalty > 0, "repetition_penalty", "a number above 0; 1 changes nothing")

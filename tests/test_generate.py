@@ -107,6 +107,7 @@ def test_tokens_are_drawn_as_often_as_their_probability_says():
         (lambda m: generate(m, [[1, 31]]), "token id 31 in the prompt lies outside the vocabulary 0 to 30"),
         (lambda m: generate(m, IDX[0]), "expected (B, T)"),
         (lambda m: generate(m, IDX, temperature=-1), "temperature=-1"),
+        (lambda m: generate(m, IDX, temperature=1e-40), "use 0 (greedy) or a number from 0.0001 up"),
         (lambda m: generate(m, IDX, top_p=0), "top_p=0"),
         (lambda m: generate(m, IDX, topk=3), "Did you mean 'top_k'"),
     ],

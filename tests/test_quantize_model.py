@@ -168,11 +168,18 @@ def test_it_says_how_many_numbers_it_has_as_its_floats_did(config, way):
     )
 
 
-def test_a_model_in_bf16_is_taken_and_a_quantized_one_may_be_cast(way):
-    quantized = quantize(small().bfloat16(), **way)
+@pytest.mark.parametrize("name", ["llama", "gpt2"])
+def test_a_model_in_bf16_is_taken_and_a_quantized_one_may_be_cast(way, name):
+    quantized = quantize(small(name=name).bfloat16(), **way)
     assert quantized(IDX)[0].dtype == torch.float32
-    cast = quantize(small(), **way).bfloat16()
+    cast = quantize(small(name=name), **way).bfloat16()
     assert torch.isfinite(cast(IDX)[0]).all()
+    assert generate(cast, IDX[:, :3], max_new_tokens=3, temperature=0).shape == (len(IDX), 6)
+
+
+def test_a_model_on_a_card_is_refused(way):
+    with pytest.raises(ValueError, match=r"this model is on meta, .* use model\.cpu\(\)"):
+        quantize(small().to("meta"), **way)
 
 
 @pytest.mark.parametrize("bits", [8, 4])

@@ -88,15 +88,15 @@ def quantize(
         method: "rtn" rounds each weight to the nearest; "mse" first chooses how far to cut off the largest weights of each
             group, so that its squared error is least; "gptq" makes up for the rounding of one column in those that follow
             (Frantar et al. 2022, algorithm 1), and needs `calibration`. The table and the head are outside of gptq.
-        activations: "float" keeps what is multiplied in floating point (weight-only); "int8" rounds it to 7 bits as it
-            comes (dynamic), for products of whole numbers; in 8 bits, on x86. A tied table stays weight-only.
+        activations: "float" keeps what is multiplied (weight-only; `generate` rounds it to 16 bits); "int8" rounds it to 7
+            bits as it comes (dynamic), for products of whole numbers; in 8 bits, on x86. A tied table stays weight-only.
         calibration: token ids (B, T) that gptq measures the layers' inputs on, or a list of such batches; 16 windows of
             the context do. The other methods read none.
 
     Raises:
         ValueError: bits, a method or activations that are unknown; a group that does not divide a matrix's width; a
-            weight that is not finite; a model that is quantized already or has adapters; gptq without calibration, or
-            with ids that the model cannot take.
+            weight that is not finite; a model that is quantized already, has adapters or is not on the CPU; gptq without
+            calibration, or with ids that the model cannot take.
     """
     how = Quantization(bits, group_size, method, activations)
     _check(model, how)
@@ -135,6 +135,8 @@ def _check(model: GPT, how: Quantization) -> None:
             f"this model is in {model.quantization.bits} bits already, and rounding it again would add a second error; "
             "quantize the model that it was made from."
         )
+    if (device := next(model.parameters()).device.type) != "cpu":
+        raise ValueError(f"this model is on {device}, and the kernels for few bits are a processor's; use model.cpu().")
     if model.state_dict().keys() != hollow(model.config).state_dict().keys():
         raise ValueError("the model has adapters beside its matrices: merge_lora(model) first.")
     widths = {}

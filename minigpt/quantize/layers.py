@@ -20,9 +20,7 @@ from minigpt.quantize.rounding import Rounded, limits, pack_nibbles, unpack_nibb
 GROUPS_OF_4_BITS = (32, 64, 128, 256)  # what the kernel knows
 MANY = 64  # rows of what is multiplied; the kernels are made for few
 BLOCK = 64  # rows; the kernel takes whole blocks of them
-STRIDE = (
-    16  # numbers of a row that the kernel for 8 bits takes at once; of other rows it reads beyond the end, and dies
-)
+STRIDE = 16  # numbers of a row that the kernel for 8 bits takes at once; of other rows it reads beyond the end
 
 
 class QuantizedLinear(nn.Module):
@@ -280,14 +278,18 @@ class Int4Linear(QuantizedLinear):
 
 
 class QuantizedEmbedding(nn.Module):
-    """The rows of a quantized matrix by number, (...) -> (..., K): its own, or the head's where they share the table."""
+    """The rows of a quantized matrix by number, (...) -> (..., K): its own, or the head's where they share the table.
+
+    They come in the precision that the model was cast to, such as by model.bfloat16(); `like` follows those casts.
+    """
 
     def __init__(self, table: QuantizedLinear):
         super().__init__()
         self.table = table
+        self.register_buffer("like", torch.empty(0), persistent=False)
 
     def forward(self, idx: Tensor) -> Tensor:
-        return self.table.rows(idx)
+        return self.table.rows(idx).to(self.like.dtype)
 
 
 def stored(weight: Tensor, scale: Tensor) -> Rounded:

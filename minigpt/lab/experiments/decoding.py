@@ -19,7 +19,7 @@ import tokenizers
 import torch
 from tokenizers import AddedToken, decoders, models, pre_tokenizers
 
-from minigpt.generate import generate
+from minigpt.generate import KVCache, generate
 from minigpt.interop import OnnxGPT, save_gguf, save_onnx, to_transformers
 from minigpt.model import GPT
 from minigpt.tokenizer import END_OF_TEXT, BPETokenizer, byte_alphabet
@@ -70,6 +70,18 @@ def without_cache(model: GPT) -> Write:
         for _ in range(tokens):
             seen = idx[:, -model.config.context_length :]
             idx = torch.cat([idx, model(seen)[0][:, -1:].argmax(dim=-1)], dim=1)
+
+    return write
+
+
+def by_forward(model: GPT) -> Write:
+    """Greedy, with a cache, but each step of the arithmetic a call of PyTorch, as `GPT.forward` has it."""
+
+    @torch.inference_mode()
+    def write(tokens: int) -> None:
+        cache, unread = KVCache(model.config, 1), prompt(model)
+        for _ in range(tokens):
+            unread = model(unread, cache=cache)[0][:, -1:].argmax(dim=-1)
 
     return write
 
