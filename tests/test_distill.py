@@ -127,3 +127,37 @@ def test_nobody_teaches_himself():
     model = make_model(FAMILIES["llama"])
     with pytest.raises(ValueError, match="are one model"):
         Distillation(model, model)
+
+
+def test_what_the_blocks_give_is_compared_by_its_share_of_the_teachers():
+    distillation = Distillation(*(make_model(FAMILIES["llama"], seed) for seed in (0, 1)), features=0.7).train()
+    plain = Distillation(distillation.student, distillation.teacher).train()
+    given = []
+    for model in (distillation.student, distillation.teacher):
+        x, each = model.token_embedding(IDX), []
+        for block in model.blocks:
+            x = block(x, rotary=(model.cos[:8], model.sin[:8]))
+            each.append(x[TARGETS != -100])
+        given.append(each)
+    shares = [(ours - theirs).norm() ** 2 / theirs.norm() ** 2 for ours, theirs in zip(*given)]
+    expected = plain(IDX, TARGETS)[1] + 0.7 * sum(shares) / len(shares)
+    found = distillation(IDX, TARGETS)[1]
+    assert sum(shares) > 0.1 and found.item() == pytest.approx(expected.item(), rel=1e-5)
+    ours, theirs = (torch.autograd.grad(loss, list(distillation.student.parameters())) for loss in (found, expected))
+    for one, other in zip(ours, theirs):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-4)
+    assert not any(
+        module._forward_hooks for model in (distillation.student, distillation.teacher) for module in model.blocks
+    )
+    distillation.activation_checkpointing = True
+    again = distillation(IDX, TARGETS)[1]
+    for one, other in zip(torch.autograd.grad(again, list(distillation.student.parameters())), ours):
+        torch.testing.assert_close(one, other)
+
+
+def test_features_ask_for_blocks_that_are_alike():
+    other = make_model(FAMILIES["llama"].replace(n_layer=1))
+    with pytest.raises(ValueError, match=r"the student has n_layer, n_embd = \(1, 16\), the teacher \(2, 16\)"):
+        Distillation(other, make_model(FAMILIES["llama"]), features=1.0)
+    with pytest.raises(ValueError, match=r"features=-1 is no weight"):
+        pair(features=-1)
