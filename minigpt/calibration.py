@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -47,16 +48,12 @@ def settle_blocks(model: GPT, windows: Sequence[Tensor], settle: Settle) -> None
             gives the matrix that takes its place from there on.
 
     Raises:
-        ValueError: ids that the model cannot take; a model that overflows on them.
+        ValueError: ids that the model cannot take.
     """
     streams, rotary = _before_the_blocks(model, windows)  # each (B, T, C)
     for layer, original in enumerate(model.blocks):
         block = copy.deepcopy(original).eval()
-
-        def put(part: str, inputs: Sequence[Tensor], layer: int = layer, block: nn.Module = block) -> None:
-            linear, name = block.get_submodule(part), f"blocks.{layer}.{part}"
-            linear.weight.copy_(settle(name, linear.weight.detach().clone(), _products(inputs)))
-
+        put = partial(_put, settle, f"blocks.{layer}", block)
         given = [block.attention_norm(x) for x in streams]
         put("attention.qkv", given)
         mixed = [
@@ -115,6 +112,12 @@ def spreading(hessian: Tensor) -> Tensor:
     inverse = torch.linalg.cholesky(hessian.flip(0, 1)).flip(0, 1)  # (K, K), upper
     identity = torch.eye(len(hessian), dtype=hessian.dtype, device=hessian.device)
     return torch.linalg.solve_triangular(inverse, identity, upper=True).float()
+
+
+def _put(settle: Settle, place: str, block: nn.Module, part: str, inputs: Sequence[Tensor]) -> None:
+    """Settle one of a block's matrices for its inputs."""
+    linear = block.get_submodule(part)
+    linear.weight.copy_(settle(f"{place}.{part}", linear.weight.clone(), _products(inputs)))
 
 
 def _before_the_blocks(

@@ -18,6 +18,7 @@ from minigpt.config import TrainConfig
 from minigpt.corpus.batching import TokenData, token_data
 from minigpt.distill import Distillation
 from minigpt.finetune.tasks import BASE, unread
+from minigpt.interop import build
 from minigpt.lab.experiments.finetuning_start import finished
 from minigpt.model import GPT
 from minigpt.prune import KeepZeros, prune, prune_structured
@@ -28,17 +29,19 @@ from minigpt.trainer import Trainer
 TRAINED = Path(__file__).resolve().parents[3] / "runs" / "compression"
 SOURCES = ("shakespeare", "sotu", "chitchat", "python-stdlib")
 WINDOWS = 12  # of each source, of the whole context
-CALIBRATION = 4  # windows of each source, of the training text
+CALIBRATION = 16  # windows of the training text, for rounding
+FOR_ZEROS = 64  # of them, for pruning: a second more, and a little better
 Row = dict[str, Any]
 
 # What is trained: how the weights are cut, and how they are trained then. The most wanted first.
 STUDENT = {"n_layer": 2, "n_embd": 128, "n_head": 2, "n_kv_head": 1, "n_hidden": 352}
+AS_BEFORE = {"alpha": 1.0, "features": 2.0}  # a pruned model is to be the whole one again, inside as well
 RUNS: dict[str, Row] = {
-    "per layer, 50 %": {"pattern": "per_layer", "sparsity": 0.5, "updates": 400},
+    "per layer, 50 %": {"pattern": "per_layer", "sparsity": 0.5, **AS_BEFORE, "updates": 3000},
     "student, distilled": {"student": True, "alpha": 0.9, "updates": 500},
     "structured, 30 %": {"heads": 0.3, "mlp": 0.3, "updates": 150},
     "student, alone": {"student": True, "alpha": 0.0, "updates": 500},
-    "2:4": {"pattern": "2:4", "sparsity": 0.5, "updates": 60},
+    "2:4": {"pattern": "2:4", "sparsity": 0.5, **AS_BEFORE, "updates": 60},
 }
 
 
@@ -78,10 +81,10 @@ def training_text() -> TokenData:
     return token_data(base()[1], mixed["text"][:], 256, seed=0)
 
 
-def calibration() -> torch.Tensor:
-    """Windows of the training text, (16, context_length), for methods that look at what goes through the layers."""
+def calibration(windows: int = CALIBRATION) -> torch.Tensor:
+    """Windows of the training text, (windows, context_length), for methods that look at what goes through the layers."""
     tokens, length = training_text().tokens, base()[0].config.context_length
-    starts = np.linspace(0, len(tokens) - length, CALIBRATION * len(SOURCES)).astype(int)
+    starts = np.linspace(0, len(tokens) - length, windows).astype(int)
     return torch.from_numpy(np.stack([tokens[start : start + length] for start in starts]).astype(np.int64))
 
 
@@ -94,13 +97,14 @@ def cut(how: Row) -> GPT:
     if "heads" in how:
         data = training_text()
         return prune_structured(model, how["heads"], how["mlp"], [data.batch(step, 8) for step in range(4)])
-    return prune(model, how["sparsity"], how["pattern"])
+    pruned = prune(model, how["sparsity"], how["pattern"], calibration(FOR_ZEROS).split(16))
+    return build(model.config.replace(dropout=0.0), dict(pruned.state_dict()))  # it is short of room already
 
 
 def settings(name: str) -> TrainConfig:
-    """How one of `RUNS` is trained: what is grown already in smaller steps than a student."""
+    """How one of `RUNS` is trained: what is grown already in smaller steps than a student, zeros in many small batches."""
     updates, grown = RUNS[name]["updates"], "student" not in RUNS[name]
-    return TrainConfig(
+    config = TrainConfig(
         max_steps=updates,
         batch_size=8,
         optimizer="muon",
@@ -115,6 +119,11 @@ def settings(name: str) -> TrainConfig:
         max_rise=None,
         precision="fp32",
         device="cpu",
+    )
+    if "pattern" not in RUNS[name]:
+        return config
+    return config.replace(
+        batch_size=4, optimizer="adamw", learning_rate=1e-3, matrix_lr=None, decay_share=0.9, precision="auto"
     )
 
 
@@ -131,8 +140,10 @@ def trained(name: str) -> Row:
     callbacks: list[Any] = []
     if "pattern" in how:
         callbacks.append(KeepZeros())
-    alpha = how.get("alpha", 0.9)
-    learner = Distillation(model.requires_grad_(True), teacher, alpha=alpha, temperature=1.0) if alpha else model
+    alpha, features = how.get("alpha", 0.9), how.get("features", 0.0)
+    learner = model
+    if alpha:
+        learner = Distillation(model.requires_grad_(True), teacher, alpha=alpha, temperature=1.0, features=features)
     finished(Trainer(learner, training_text(), None, settings(name), callbacks))
     save_checkpoint(TRAINED / folder(name), model.eval(), tokenizer)
     return row | {"after": window_losses(lambda x: model(x)[0])}
