@@ -104,14 +104,14 @@ def spreading(hessian: Tensor) -> Tensor:
             "the inputs' products hold numbers that are not finite: the model overflows on the text to calibrate on; try "
             "other text, or a method that reads none."
         )
-    hessian = hessian.double()
+    device, hessian = hessian.device, hessian.cpu().double()  # a Mac's GPU has no numbers of 64 bits
     diagonal = hessian.diagonal()
     damped = diagonal + DAMPING * diagonal.mean()
     damped[damped == 0] = 1  # no input was ever there
     hessian = hessian - diagonal.diag() + damped.diag()
     inverse = torch.linalg.cholesky(hessian.flip(0, 1)).flip(0, 1)  # (K, K), upper
-    identity = torch.eye(len(hessian), dtype=hessian.dtype, device=hessian.device)
-    return torch.linalg.solve_triangular(inverse, identity, upper=True).float()
+    identity = torch.eye(len(hessian), dtype=hessian.dtype)
+    return torch.linalg.solve_triangular(inverse, identity, upper=True).float().to(device)
 
 
 def _put(settle: Settle, place: str, block: nn.Module, part: str, inputs: Sequence[Tensor]) -> None:

@@ -22,6 +22,7 @@ import torch
 import torch.nn.functional as F
 from numpy import ndarray
 from torch import Tensor, nn
+from torch.nn.modules.module import _global_forward_hooks, _global_forward_pre_hooks
 
 from minigpt import fused
 from minigpt.model import GPT, MLP, Attention, Block, RMSNorm
@@ -47,18 +48,21 @@ def kernels() -> ModuleType | None:
 
 def is_lean(model: GPT, rows: int = 1) -> bool:
     """Whether `Decoder` computes what this model computes for so many rows: it is on a CPU, in fp32 or bf16 outside of
-    matrices in few bits, made of our parts, and nobody looks in by hooks."""
-    if type(model) is not GPT or rows > MOST_ROWS or kernels() is None:
+    matrices in few bits, made of our parts, and nobody looks in by hooks or has put another `forward` in."""
+    if type(model) is not GPT or rows > MOST_ROWS:
+        return False
+    if model.norm.weight.device.type != "cpu" or model.norm.weight.dtype not in FLOATS:
         return False
     norms = [model.norm, *(norm for block in model.blocks for norm in (block.attention_norm, block.mlp_norm))]
     if not all(type(norm) in (nn.LayerNorm, RMSNorm) for norm in norms):
         return False
-    if model.norm.weight.device.type != "cpu" or model.norm.weight.dtype not in FLOATS:
-        return False
-    ours = all(
-        (type(block), type(block.attention), type(block.mlp)) == (Block, Attention, MLP) for block in model.blocks
-    )
-    return ours and not any(part._forward_hooks or part._forward_pre_hooks for part in model.modules())
+    blocks = [(type(block), type(block.attention), type(block.mlp)) for block in model.blocks]
+    watched = _global_forward_hooks or _global_forward_pre_hooks or any(map(_is_watched, model.modules()))
+    return all(types == (Block, Attention, MLP) for types in blocks) and not watched and kernels() is not None
+
+
+def _is_watched(part: nn.Module) -> bool:
+    return bool(part._forward_hooks or part._forward_pre_hooks or "forward" in vars(part))
 
 
 def weights_for_kernels(linear: nn.Module) -> tuple[Tensor, Tensor | None] | None:
@@ -70,9 +74,9 @@ def weights_for_kernels(linear: nn.Module) -> tuple[Tensor, Tensor | None] | Non
     return (linear.weight, None) if plain and linear.weight.is_contiguous() else None
 
 
-def product(linear: nn.Module, x: ndarray, then: int, out: ndarray) -> Step:
+def product(linear: nn.Module, x: ndarray, then: int, out: ndarray, dtype: torch.dtype) -> Step:
     """A function of nothing that reads x (B, K) and leaves in `out` (B, N) what `linear` gives of it; `then` as in
-    `kernels.multiply`."""
+    `kernels.finish`, `dtype` what a layer that the kernels do not know is given."""
     known, found, n_out = kernels(), weights_for_kernels(linear), out.shape[1]
     if found is not None:
         weight, scale = found
@@ -83,7 +87,9 @@ def product(linear: nn.Module, x: ndarray, then: int, out: ndarray) -> Step:
         return partial(known.multiply_whole, x, weight.numpy(), scale.numpy(), bias, then, out)
 
     rows, result = torch.from_numpy(x), torch.from_numpy(out)
-    multiply, bias = (linear.multiply, linear.bias) if hasattr(linear, "multiply") else (linear, None)
+    multiply, bias = lambda x: linear(x.to(dtype)), None
+    if hasattr(linear, "multiply"):
+        multiply, bias = linear.multiply, linear.bias
     bend = {known.GELU: fused.gelu, known.SQUARED_RELU: fused.squared_relu, known.SILU: F.silu}.get(then)
     put = {known.ADD: result.add_, known.TIMES: result.mul_}.get(then, result.copy_)
 
@@ -107,7 +113,7 @@ class _Layer:
     """One block for one token of each row: it reads the residual stream x (B, C) and adds to it."""
 
     def __init__(self, block: Block, cache: KVCache, x: ndarray, rotary: tuple[ndarray, ndarray] | None):
-        known, config, rows = kernels(), block.attention.config, len(x)
+        known, config, rows, dtype = kernels(), block.attention.config, len(x), block.mlp_norm.weight.dtype
         attention, mlp, layer = block.attention, block.mlp, block.attention.layer
         H, G, D = config.n_head, config.n_kv_head, config.head_dim
         normed = np.empty((rows, config.n_embd), np.float32)
@@ -118,26 +124,25 @@ class _Layer:
         self.scores = np.empty((rows, H, config.context_length), np.float32)
         self.before = [
             normalised(block.attention_norm, x, normed),
-            product(attention.qkv, normed, known.SET, self.qkv.reshape(rows, -1)),
+            product(attention.qkv, normed, known.SET, self.qkv.reshape(rows, -1), dtype),
         ]
         for row in self.qkv if config.qk_norm else ():
             self.before += [normalised(attention.q_norm, row[:H], row[:H])]
             self.before += [normalised(attention.k_norm, row[H : H + G], row[H : H + G])]
         self.after = [
-            product(attention.proj, self.mixed.reshape(rows, -1), known.ADD, x),
+            product(attention.proj, self.mixed.reshape(rows, -1), known.ADD, x, dtype),
             normalised(block.mlp_norm, x, normed),
         ]
         if config.mlp == "swiglu":
-            self.after += [product(mlp.gate, normed, known.SILU, hidden), product(mlp.up, normed, known.TIMES, hidden)]
+            self.after += [product(mlp.gate, normed, known.SILU, hidden, dtype)]
+            self.after += [product(mlp.up, normed, known.TIMES, hidden, dtype)]
         else:
             bend = known.SQUARED_RELU if config.mlp == "relu2" else known.GELU
-            self.after += [product(mlp.up, normed, bend, hidden)]
-        self.after += [product(mlp.proj, hidden, known.ADD, x)]
+            self.after += [product(mlp.up, normed, bend, hidden, dtype)]
+        self.after += [product(mlp.proj, hidden, known.ADD, x, dtype)]
         self.rotate = known.rotate
         shared = weights_for_kernels(attention.proj) is not None
-        self.attend = (
-            known.attend if shared else known.attend_alone
-        )  # PyTorch's threads and numba's are in each other's way
+        self.attend = known.attend if shared else known.attend_alone
 
     def __call__(self, place: int, positions: ndarray, padding: ndarray) -> None:
         for step in self.before:
@@ -159,7 +164,7 @@ class Decoder:
         config = model.config
         self.model, self.cache = model, cache
         cache.keys, cache.values = cache.keys.float(), cache.values.float()
-        self.x = torch.empty(cache.batch, config.n_embd)  # (B, C)
+        self.x = torch.empty(cache.batch, config.n_embd, dtype=torch.float32)  # (B, C)
         x, self.learned = self.x.numpy(), config.position == "learned"
         rotary = (
             None if self.learned else (model.cos.float().numpy(), model.sin.float().numpy())
@@ -169,34 +174,43 @@ class Decoder:
         normed = np.empty_like(x)
         self.last = [
             normalised(model.norm, x, normed),
-            product(model.head, normed, kernels().SET, self.logits),
+            product(model.head, normed, kernels().SET, self.logits, model.norm.weight.dtype),
         ]
         padding = torch.zeros(cache.batch, dtype=torch.long) if cache.padding is None else cache.padding
         self.padding = padding.numpy()
-        self.alone, self.next_alone, self.seconds_alone = 1, ALONE, math.inf
+        self.alone, self.next_alone, self.seconds_alone = 2, ALONE, math.inf
 
     @torch.inference_mode()
     def __call__(self, tokens: Tensor) -> Tensor:
         """Logits (B, V) after `tokens` (B,), the newest of each row, which the cache has not seen. It sees them now.
 
         The cores share the work, unless something else keeps them busy: then they wait for each other at every product,
-        and one of them is faster. So the first token is written by one, and where sharing takes twice as long, more are.
+        and one of them is faster. So the first two tokens are written by one (the kernels are loaded with the first), and
+        where sharing takes twice as long, more are.
+
+        Raises:
+            ValueError: the cache is full.
         """
+        place, config = self.cache.length, self.model.config
+        if place >= config.context_length:
+            raise ValueError(
+                f"the cache holds {place} tokens, all of context_length={config.context_length}; begin anew."
+            )
         started, alone = time.perf_counter(), self.alone > 0
-        kernels().use_threads(1 if alone else torch.get_num_threads())
-        positions = np.maximum(self.cache.length - self.padding, 0)  # (B,)
-        self.x.copy_(self.model.token_embedding(tokens))
-        if self.learned:
-            self.x.add_(self.model.position_embedding.weight[torch.from_numpy(positions)])
-        for layer in self.layers:
-            layer(self.cache.length, positions, self.padding)
-        for step in self.last:
-            step()
+        with kernels().threads(1 if alone else torch.get_num_threads()):
+            positions = np.maximum(place - self.padding, 0)  # (B,)
+            self.x.copy_(self.model.token_embedding(tokens))
+            if self.learned:
+                self.x.add_(self.model.position_embedding(torch.from_numpy(positions)))
+            for layer in self.layers:
+                layer(place, positions, self.padding)
+            for step in self.last:
+                step()
         self.cache.advance(1)
         took = time.perf_counter() - started
         if alone:
             self.alone, self.seconds_alone = self.alone - 1, min(self.seconds_alone, took)
         elif took > 2 * self.seconds_alone:
             self.alone, self.next_alone = self.next_alone, 2 * self.next_alone
-        logits, cap = torch.from_numpy(self.logits.copy()), self.model.config.logit_cap
+        logits, cap = torch.from_numpy(self.logits.copy()), config.logit_cap
         return logits if cap is None else cap * torch.tanh(logits / cap)

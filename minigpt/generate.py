@@ -154,7 +154,7 @@ def _decode(model: GPT, rows: list[list[int]], config: SampleConfig) -> Iterator
         for row, ids in zip(used, rows, strict=True):
             row[ids] = True
     cache, unread, written = KVCache(model.config, len(rows), padding.to(device), device), tokens, []
-    was_training, decoder = model.training, None
+    was_training, decoder, lean = model.training, None, None
     model.eval()
     try:
         while True:
@@ -162,11 +162,13 @@ def _decode(model: GPT, rows: list[list[int]], config: SampleConfig) -> Iterator
                 tokens, padding = _keep_last(torch.cat([tokens, *written], dim=1), padding, max(1, context // 2))
                 unread, written, decoder = tokens, [], None
                 cache = KVCache(model.config, len(rows), padding.to(device), device)
+            if cache.length and decoder is None and lean is not False:
+                lean = is_lean(model, len(rows))
+                decoder = Decoder(model, cache) if lean else None
             if decoder is not None:
                 logits = decoder(unread[:, 0])
             else:
                 logits = _read(model, unread.to(device), cache).cpu()
-                decoder = Decoder(model, cache) if is_lean(model, len(rows)) else None
             unread = draw(logits, config, generator, used)
             if used is not None:
                 used.scatter_(1, unread, True)

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import importlib
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numba
 import numpy as np
@@ -21,12 +23,12 @@ from numpy import ndarray
 
 
 def has_openmp() -> bool:
-    """Whether numba can share out work through OpenMP."""
+    """Whether numba shares out work through OpenMP, or what serves as well: several threads may ask for that at once."""
     try:
         importlib.import_module("numba.np.ufunc.omppool")
     except ImportError:
         return False
-    return True
+    return numba.config.THREADING_LAYER != "workqueue"
 
 
 SET, ADD, TIMES, GELU, SQUARED_RELU, SILU = range(6)  # what becomes of a product (see `finish`)
@@ -35,12 +37,22 @@ SET, ADD, TIMES, GELU, SQUARED_RELU, SILU = range(6)  # what becomes of a produc
 ORDER_IS_FREE = {"reassoc", "contract", "arcp", "nsz"}
 alone = njit(nogil=True, cache=True, fastmath=ORDER_IS_FREE)
 # Without OpenMP (on a Mac) numba's threads take longer to start than a product takes on one core.
-together = njit(nogil=True, cache=True, fastmath=ORDER_IS_FREE, parallel=has_openmp())
+SHARED = has_openmp()
+together = njit(nogil=True, cache=True, fastmath=ORDER_IS_FREE, parallel=SHARED)
 
 
-def use_threads(count: int) -> None:
-    """How many threads share the work that this thread calls for from now on: as many, or all there are."""
+@contextmanager
+def threads(count: int) -> Iterator[None]:
+    """As many threads, or all that there are, share the work that this thread calls for inside."""
+    if not SHARED:
+        yield
+        return
+    before = numba.get_num_threads()
     numba.set_num_threads(min(count, numba.config.NUMBA_NUM_THREADS))
+    try:
+        yield
+    finally:
+        numba.set_num_threads(before)
 
 
 HALF, ONE = np.float32(0.5), np.float32(1)
@@ -153,6 +165,42 @@ def rotate(heads: ndarray, count: int, cos: ndarray, sin: ndarray, positions: nd
                 heads[b, h, i + half] = right * c[i + half] + left * s[i + half]
 
 
+@alone
+def store(qkv: ndarray, keys: ndarray, values: ndarray, place: int) -> None:
+    """Put one position's keys and values, the last 2 G heads of qkv (B, H + 2 G, D), into (B, G, context_length, D)."""
+    rows, grouped = keys.shape[:2]
+    heads = qkv.shape[1] - 2 * grouped
+    for b in range(rows):
+        for g in range(grouped):
+            keys[b, g, place] = qkv[b, heads + g]
+            values[b, g, place] = qkv[b, heads + grouped + g]
+
+
+@alone
+def attend_with(
+    head: int, qkv: ndarray, keys: ndarray, values: ndarray, place: int, first: int, scores: ndarray, out: ndarray
+) -> None:
+    """Mix the values of the positions `first` to `place` for one head of one row; the arrays are that row's."""
+    heads, width = out.shape
+    g = head * keys.shape[0] // heads
+    shrink, largest = ONE / math.sqrt(np.float32(width)), np.float32(-np.inf)
+    for s in range(first, place + 1):
+        score = np.float32(0)
+        for d in range(width):
+            score += qkv[head, d] * keys[g, s, d]
+        scores[head, s] = score * shrink
+        largest = max(largest, score * shrink)
+    total = np.float32(0)
+    out[head] = 0
+    for s in range(first, place + 1):
+        weight = math.exp(scores[head, s] - largest)
+        total += weight
+        for d in range(width):
+            out[head, d] += weight * values[g, s, d]
+    for d in range(width):
+        out[head, d] /= total
+
+
 @together
 def attend(
     qkv: ndarray, keys: ndarray, values: ndarray, place: int, padding: ndarray, scores: ndarray, out: ndarray
@@ -166,32 +214,18 @@ def attend(
         scores: room for (B, H, context_length).
         out: (B, H, D).
     """
-    rows, heads, width = out.shape
-    grouped = keys.shape[1]
-    for b in range(rows):
-        for g in range(grouped):
-            keys[b, g, place] = qkv[b, heads + g]
-            values[b, g, place] = qkv[b, heads + grouped + g]
-    shrink = ONE / math.sqrt(np.float32(width))
-    for both in prange(rows * heads):
-        b, h = both // heads, both % heads
-        g = h * grouped // heads
-        largest = np.float32(-np.inf)
-        for s in range(padding[b], place + 1):
-            score = np.float32(0)
-            for d in range(width):
-                score += qkv[b, h, d] * keys[b, g, s, d]
-            scores[b, h, s] = score * shrink
-            largest = max(largest, score * shrink)
-        total = np.float32(0)
-        out[b, h] = 0
-        for s in range(padding[b], place + 1):
-            weight = math.exp(scores[b, h, s] - largest)
-            total += weight
-            for d in range(width):
-                out[b, h, d] += weight * values[b, g, s, d]
-        for d in range(width):
-            out[b, h, d] /= total
+    store(qkv, keys, values, place)
+    for both in prange(out.shape[0] * out.shape[1]):
+        b, h = both // out.shape[1], both % out.shape[1]
+        attend_with(h, qkv[b], keys[b], values[b], place, padding[b], scores[b], out[b])
 
 
-attend_alone = alone(attend.py_func)  # on one core, beside products that share PyTorch's threads out
+@alone
+def attend_alone(
+    qkv: ndarray, keys: ndarray, values: ndarray, place: int, padding: ndarray, scores: ndarray, out: ndarray
+) -> None:
+    """`attend` on one core, beside products that PyTorch's threads share: they and numba's are in each other's way."""
+    store(qkv, keys, values, place)
+    for b in range(out.shape[0]):
+        for h in range(out.shape[1]):
+            attend_with(h, qkv[b], keys[b], values[b], place, padding[b], scores[b], out[b])

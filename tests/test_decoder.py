@@ -1,5 +1,8 @@
+import contextlib
 import copy
+import itertools
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -7,9 +10,11 @@ from conftest import FAMILIES, TINY, make_model
 from torch import nn
 
 from minigpt import GPT, GPTConfig, generate
-from minigpt.decoder import MOST_ROWS, Decoder, is_lean, kernels
+from minigpt.decoder import ALONE, MOST_ROWS, Decoder, is_lean, kernels
+from minigpt.finetune import add_lora
 from minigpt.generate import KVCache
-from minigpt.quantize import quantize
+from minigpt.lab.experiments.decoding import by_forward
+from minigpt.quantize import DynamicLinear, quantize
 
 IDX = torch.randint(0, 31, (3, 8), generator=torch.Generator().manual_seed(3))
 MORE = {
@@ -63,6 +68,11 @@ def test_a_model_that_somebody_looks_into_or_changed_is_read_by_its_own_forward(
         pass
 
     assert is_lean(model) and not is_lean(Loud(model.config))
+    with nn.modules.module.register_module_forward_hook(lambda *_: None):
+        assert not is_lean(model)
+    model.blocks[1].mlp.forward = lambda x: 0 * x
+    assert not is_lean(model)
+    del model.blocks[1].mlp.forward
     model.blocks[0].mlp = nn.Identity()
     assert not is_lean(model)
 
@@ -121,3 +131,78 @@ def test_a_cache_that_was_decoded_from_is_still_read_by_a_model_in_bf16():
         last = model(IDX[:1, 4:], cache=cache)[0][0, -1]
         whole = model(IDX[:1])[0][0, -1]
     torch.testing.assert_close(last, whole, atol=0.2, rtol=0.05)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_layers_that_the_kernels_do_not_know_are_called(dtype):
+    model = make_model(FAMILIES["llama"])
+    add_lora(model, rank=2)
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            nn.init.normal_(parameter, std=0.1)
+    model = model.to(dtype).eval()
+    with torch.no_grad():
+        whole = model(IDX)[0][:, 3:].float()
+    tolerance = {torch.float32: 1e-4, torch.bfloat16: 0.3}[dtype]
+    torch.testing.assert_close(_step_by_step(model, IDX), whole, atol=tolerance, rtol=tolerance)
+
+
+@pytest.mark.skipif(not DynamicLinear.available(), reason="this build of PyTorch has no kernel for it")
+def test_inputs_in_few_bits_are_decoded_too():
+    model = quantize(GPT(FAMILIES["llama"].replace(n_embd=64, n_hidden=96)).eval(), 8, activations="int8")
+    with torch.no_grad():
+        whole = model(IDX)[0]
+    torch.testing.assert_close(_step_by_step(model, IDX), whole[:, 3:], atol=0.02, rtol=0.02)
+
+
+def test_a_full_cache_takes_no_more():
+    model = make_model(FAMILIES["llama"])
+    cache = KVCache(model.config, 1)
+    with torch.inference_mode():
+        model(IDX[:1], cache=cache)
+    with pytest.raises(ValueError, match="the cache holds 8 tokens, all of context_length=8"):
+        Decoder(model, cache)(IDX[:1, 0])
+
+
+def test_a_weight_that_is_no_number_is_seen():
+    model = make_model(FAMILIES["gpt2"])
+    with torch.no_grad():
+        model.blocks[1].mlp.up.weight[0, 0] = torch.nan
+    assert _step_by_step(model, IDX[:1]).isnan().all()
+
+
+def test_several_threads_write_at_once(model):
+    def write(seed):
+        return generate(model, IDX[:1, :3], max_new_tokens=30, seed=seed)
+
+    alone = [write(seed) for seed in range(4)]
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(write, range(4)))
+    assert all(map(torch.equal, alone, together))
+
+
+def test_cores_that_wait_for_each_other_are_left_to_what_keeps_them(monkeypatch):
+    model = make_model(FAMILIES["llama"].replace(context_length=128))
+    cache = KVCache(model.config, 1)
+    with torch.inference_mode():
+        model(IDX[:1, :1], cache=cache)
+    decoder, asked, clock = Decoder(model, cache), [], itertools.count()
+    took = itertools.chain([9.0, 1.0, 1.5, 3.0], itertools.repeat(1.0))  # the first is slow, as kernels are loaded
+    monkeypatch.setattr("minigpt.decoder.torch.get_num_threads", lambda: 2)
+    monkeypatch.setattr(kernels(), "threads", lambda count: asked.append(count) or contextlib.nullcontext())
+    times = itertools.chain.from_iterable((100.0 * n, 100.0 * n + next(took)) for n in clock)
+    monkeypatch.setattr("minigpt.decoder.time.perf_counter", lambda: next(times))
+    for _ in range(4 + ALONE + 1):
+        decoder(IDX[0, :1])
+    assert asked == [1, 1, 2, 2, *[1] * ALONE, 2]
+
+
+def test_calling_forward_for_each_token_writes_the_same():
+    model = make_model(FAMILIES["llama"].replace(context_length=64))
+    seen = []
+    forward = model.forward
+    model.forward = lambda idx, cache: seen.append(idx) or forward(idx, cache=cache)
+    by_forward(model)(6)
+    del model.forward
+    written = generate(model, seen[0], max_new_tokens=5, temperature=0)
+    assert torch.equal(torch.cat(seen, dim=1), written)
