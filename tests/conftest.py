@@ -1,7 +1,8 @@
-"""Shared by all tests: tiny models, no network, two threads, and the meter that watches every notebook."""
+"""Shared by all tests: tiny models, no network, one thread, and the meter that watches every notebook."""
 
 from __future__ import annotations
 
+import gc
 import os
 import re
 import warnings
@@ -19,8 +20,10 @@ from datasets import Dataset
 
 from minigpt import GPT, CharTokenizer, GPTConfig, TrainConfig, cli, pack
 
+torch.set_num_threads(1)  # tiny models gain nothing by a second, and wait for it where cores are busy
 pytest_plugins = ["notebook_meter", "finetune_files"]
 
+MANY = 50_000  # objects of Python; a search among them takes about 10 ms
 TINY = {"vocab_size": 31, "n_layer": 2, "n_head": 2, "n_embd": 16, "context_length": 8}
 FAMILIES = {
     "gpt2": GPTConfig.gpt2(**TINY),
@@ -50,6 +53,13 @@ def make_model(config: GPTConfig, seed: int = 0) -> GPT:
         for parameter in model.parameters():
             parameter.normal_(1.0 if parameter.dim() == 1 else 0.0, 0.3)
     return model.eval()
+
+
+def pytest_runtest_setup():
+    """Take what has been imported out of Python's search for rubbish, which every Trainer ends with: it took most of its time."""
+    if len(gc.get_objects()) > MANY:
+        gc.collect()
+        gc.freeze()
 
 
 @pytest.fixture(params=FAMILIES)

@@ -1,6 +1,7 @@
 """The widgets as a learner meets them: in JupyterLab, in a real browser, with clicks and keys.
 
-Skipped where no Chromium, Chrome or Edge is installed; `-k "not browser"` leaves them out.
+Skipped where no Chromium, Chrome or Edge is installed; `-k "not browser"` leaves them out. What follows an action comes
+from the kernel, some time later: every look at the page waits for what it expects (`expect`, `wait_for`).
 """
 
 import re
@@ -8,11 +9,12 @@ import shutil
 
 import nbformat
 import pytest
-from lab_page import browse, find_browser, open_notebook, run_all_cells, serve
+from lab_page import PATIENCE, browse, find_browser, open_notebook, run_all_cells, serve
 
 from minigpt.course import NOTEBOOKS
 
-pytest.importorskip("playwright", reason="playwright is not installed")
+expect = pytest.importorskip("playwright.sync_api", reason="playwright is not installed").expect
+expect.set_options(timeout=PATIENCE)
 pytestmark = pytest.mark.skipif(find_browser() is None, reason="no Chromium, Chrome or Edge is installed")
 
 TINY = """
@@ -32,10 +34,12 @@ history = Trainer(model, data, data, endless, callbacks=[LiveCurve(lambda: "what
 """
 CHAT = """
 import time
+from pathlib import Path
 from minigpt.lab.chat_window import chat_window
 def reply(model, tokenizer, messages, **options):
     yield f"{model} has "
-    time.sleep(1)
+    while "seed" in options and not Path("go on").exists():  # it is asked in the window, not for the still picture
+        time.sleep(0.05)
     yield f"heard {len(messages)} turns"
 chat_window({"before": ("base", None), "after": ("tuned", None)}, "Hello!", reply=reply)
 """
@@ -66,6 +70,7 @@ quantization_viewer(model, tokenizer, "the cat", text)
 AFTERWARDS = """print("stopped early:", history.stopped_early, "after", len(history.rows))"""
 CUT_OFF = "labels => labels.filter(one => one.scrollWidth > one.clientWidth).map(one => one.textContent)"
 PIXELS = """image => {
+    if (!image.complete || !image.naturalWidth) return "";
     const canvas = document.createElement("canvas");
     [canvas.width, canvas.height] = [image.naturalWidth, image.naturalHeight];
     canvas.getContext("2d").drawImage(image, 0, 0);
@@ -114,18 +119,23 @@ def run(page, lab):
 
 def only_picture(page):
     pictures = page.locator(".jp-OutputArea-output img")
-    pictures.first.wait_for()
-    assert pictures.count() == 1  # the widget's, without the still one beside it
+    expect(pictures).to_have_count(1)  # the widget's, without the still one beside it
+    pictures.wait_for()
     return pictures
+
+
+def no_label_is_cut_off(page):
+    labels = page.locator(".widget-label:visible, .widget-readout:visible")
+    labels.first.wait_for()
+    return labels.evaluate_all(CUT_OFF) == []
 
 
 def changes(picture, action):
     """Whether an action makes another picture; it never returns where it does not."""
-    before = picture.evaluate(PIXELS)
+    page, image = picture.page, picture.element_handle()
+    before = page.wait_for_function(PIXELS, arg=image).json_value()
     action()
-    picture.page.wait_for_function(
-        f"([image, before]) => image.complete && ({PIXELS})(image) !== before", arg=[picture.element_handle(), before]
-    )
+    page.wait_for_function(f"([image, before]) => !['', before].includes(({PIXELS})(image))", arg=[image, before])
     return True
 
 
@@ -141,18 +151,19 @@ def test_the_curve_moves_while_a_cell_trains_and_stop_ends_it_after_the_current_
     assert changes(picture, lambda: label.filter(has_not_text=said).wait_for())
     page.get_by_text("what it writes", exact=True).wait_for()
 
-    page.get_by_role("button", name="Stop").click()
+    stop = page.get_by_role("button", name="Stop")
+    stop.click()
     label.filter(has_text=re.compile(r"^stopped after \d+ updates$")).wait_for()
     updates = re.search(r"\d+", label.text_content())[0]
     page.get_by_text(f"stopped early: True after {updates}", exact=True).wait_for()
-    assert page.get_by_role("button", name="Stop").is_disabled()
+    expect(stop).to_be_disabled()
     only_picture(page)
 
 
 def test_the_playground_follows_sliders_and_prompt_and_writes(page, run):
     run(TINY, 'playground(model, tokenizer, prompt="the cat")')
     picture, prompt = only_picture(page), page.get_by_label("Prompt")
-    assert page.locator(".widget-label").evaluate_all(CUT_OFF) == []
+    assert no_label_is_cut_off(page)
     assert changes(picture, lambda: press_right(page, "temperature"))
     assert changes(picture, lambda: prompt.fill("on the m"))
 
@@ -178,43 +189,47 @@ def test_the_attention_viewer_shows_each_layer_and_head_over_the_learners_own_te
     assert changes(chosen, write)
 
 
-def test_in_the_chat_window_one_talks_with_both_models_by_button_and_by_enter(page, run):
+def test_in_the_chat_window_one_talks_with_both_models_by_button_and_by_enter(page, lab, run):
     run(CHAT)
-    page.get_by_role("button", name="Send").click()
+    send = page.get_by_role("button", name="Send")
+    send.click()
     page.get_by_text("base has …").wait_for()
-    assert page.get_by_role("button", name="Send").is_disabled()
+    expect(send).to_be_disabled()
+    (lab.root / "go on").touch()
     page.get_by_text("tuned has heard 1 turns").wait_for()
     page.get_by_text("base has heard 1 turns").wait_for()
 
     message = page.get_by_label("Message")
-    assert message.input_value() == ""
+    expect(message).to_have_value("")
+    expect(send).to_be_enabled()
     message.fill("And now?")
     message.press("Enter")
     page.get_by_text("tuned has heard 3 turns").wait_for()
 
     page.get_by_role("button", name="Start again").click()
-    page.get_by_text("has heard").first.wait_for(state="detached")
-    assert page.locator(".widget-label").evaluate_all(CUT_OFF) == []
+    expect(page.get_by_text("has heard")).to_have_count(0)
+    expect(message).to_have_value("Hello!")
+    assert no_label_is_cut_off(page)
     message.fill("")
-    page.get_by_role("button", name="Send").click()
+    send.click()
     page.get_by_text("The message is empty").wait_for()
 
 
 def test_the_confidence_viewer_moves_its_bars_and_colours_while_one_types(page, run):
     run(JUDGE)
     page.get_by_text("0.731", exact=True).wait_for()
-    assert page.locator("span[title='+0.231']").inner_text() == "fine"
+    expect(page.locator("span[title='+0.231']")).to_have_text(["fine"])
     page.get_by_label("Text").press_sequentially(", dull and dull")
+    expect(page.locator("span[title='+0.231']")).to_have_text(["dull", "dull"])  # it has seen the last word
+    expect(page.locator("span[title='-0.150']")).to_have_text(["fine"])
     page.get_by_text("without this word, bad would be less likely").wait_for()
-    assert page.locator("span[title='+0.231']").all_inner_texts() == ["dull", "dull"]
-    assert page.locator("span[title='-0.150']").all_inner_texts() == ["fine"]
 
 
 def test_the_overfitting_explorer_follows_its_sliders_in_curves_and_in_words(page, run):
     run(OVERFIT)
     picture = only_picture(page)
     page.get_by_text("A patience of 1 ends the run after 30 of 90 updates and saves 67% of them").wait_for()
-    assert page.locator(".widget-label, .widget-readout").evaluate_all(CUT_OFF) == []
+    assert no_label_is_cut_off(page)
     assert changes(picture, lambda: press_right(page, "Patience"))
     page.get_by_text("A patience of 2 ends the run after 60 of 90 updates").wait_for()
     assert changes(picture, lambda: press_right(page, "Dropout"))
@@ -231,7 +246,7 @@ def test_the_quantization_viewer_follows_its_controls_in_pictures_numbers_and_te
     run(TINY, QUANTIZE)
     picture = only_picture(page)
     page.get_by_text("A weight of this matrix takes 4.25 bits").wait_for()
-    assert page.locator(".widget-label, .widget-readout").evaluate_all(CUT_OFF) == []
+    assert no_label_is_cut_off(page)
     assert changes(picture, lambda: press_right(page, "Bits"))
     page.get_by_text("A weight of this matrix takes 5.25 bits").wait_for()
     assert changes(picture, lambda: page.get_by_label("One scale for").select_option("each 32 weights of a row"))
@@ -244,7 +259,7 @@ def test_the_quantization_viewer_follows_its_controls_in_pictures_numbers_and_te
     page.get_by_text("The error of blocks.1.mlp.proj is").wait_for()
     page.get_by_label("all matrices so").check()
     page.get_by_text("A weight of all matrices takes 5.50 bits").wait_for()
-    assert page.get_by_text("As it was, the model writes:").is_visible()
+    page.get_by_text("As it was, the model writes:").wait_for()
 
 
 def test_a_saved_notebook_shows_what_its_widgets_showed_when_its_kernel_is_gone(page, lab, run):
@@ -255,7 +270,7 @@ def test_a_saved_notebook_shows_what_its_widgets_showed_when_its_kernel_is_gone(
     shutil.copy(lab.root / path, lab.root / "again.ipynb")
     open_notebook(page, lab, "again.ipynb")
     only_picture(page)
-    assert page.get_by_label("Prompt").input_value() == "the cat"
+    expect(page.get_by_label("Prompt")).to_have_value("the cat")
 
 
 def test_the_stored_course_opens_with_its_still_pictures_and_asks_nothing(page, lab):
@@ -263,5 +278,5 @@ def test_the_stored_course_opens_with_its_still_pictures_and_asks_nothing(page, 
     shutil.copy(first, lab.root)
     open_notebook(page, lab, first.name)
     page.locator(".jp-RenderedImage img").first.wait_for(state="attached")
-    assert page.get_by_text("Error displaying widget").count() == 0
+    expect(page.get_by_text("Error displaying widget")).to_have_count(0)
     assert nbformat.read(first, 4).metadata.kernelspec.name == "python3"
