@@ -73,6 +73,15 @@ def model(config):
 
 
 @pytest.fixture
+def two_threads():
+    """For what shares its work out among threads by itself."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
 def small_data():
     """A text that a tiny model can learn: (tokenizer, train_data, val_data)."""
     text = "the cat sat on the mat. " * 60

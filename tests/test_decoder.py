@@ -16,6 +16,7 @@ from minigpt.generate import KVCache
 from minigpt.lab.experiments.decoding import by_forward
 from minigpt.quantize import DynamicLinear, quantize
 
+pytestmark = pytest.mark.usefixtures("two_threads")
 IDX = torch.randint(0, 31, (3, 8), generator=torch.Generator().manual_seed(3))
 MORE = {
     "relu2": GPTConfig.gpt2(**TINY, mlp="relu2"),
@@ -171,9 +172,11 @@ def test_a_weight_that_is_no_number_is_seen():
     assert _step_by_step(model, IDX[:1]).isnan().all()
 
 
-def test_several_threads_write_at_once(model):
+def test_several_threads_write_at_once():
+    model = make_model(FAMILIES["llama"])
+
     def write(seed):
-        return generate(model, IDX[:1, :3], max_new_tokens=30, seed=seed)
+        return generate(model, IDX[:1, :3], max_new_tokens=12, seed=seed)
 
     alone = [write(seed) for seed in range(4)]
     with ThreadPoolExecutor(4) as pool:

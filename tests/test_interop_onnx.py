@@ -306,7 +306,7 @@ def test_nothing_is_said_while_it_is_written_and_run(bits, tmp_path, capfd, capl
     assert (said.out, said.err, caplog.records) == ("", "", [])
 
 
-def test_it_takes_as_many_threads_as_pytorch(tmp_path):
+def test_it_takes_as_many_threads_as_pytorch(tmp_path, two_threads):
     save_onnx(make_model(FAMILIES["llama"]), tmp_path / "m.onnx")
     there = OnnxGPT(tmp_path / "m.onnx")
-    assert there._session.get_session_options().intra_op_num_threads == torch.get_num_threads()
+    assert there._session.get_session_options().intra_op_num_threads == torch.get_num_threads() == 2
