@@ -163,7 +163,7 @@ class Decoder:
     def __init__(self, model: GPT, cache: KVCache):
         config = model.config
         self.model, self.cache = model, cache
-        cache.keys, cache.values = cache.keys.float(), cache.values.float()
+        cache.widen()
         self.x = torch.empty(cache.batch, config.n_embd, dtype=torch.float32)  # (B, C)
         x, self.learned = self.x.numpy(), config.position == "learned"
         rotary = (

@@ -42,6 +42,14 @@ class KVCache:
         self.values[layer, :, :, self.length : end] = v
         return self.keys[layer, :, :, :end].to(k.dtype), self.values[layer, :, :, :end].to(v.dtype)
 
+    def widen(self) -> None:
+        """Hold everything in fp32 from now on. What is not filled yet is not touched, and so takes no memory yet."""
+        for name in ("keys", "values"):
+            held = getattr(self, name)
+            if held.dtype != torch.float32:
+                setattr(self, name, torch.empty_like(held, dtype=torch.float32))
+                getattr(self, name)[:, :, :, : self.length] = held[:, :, :, : self.length]
+
     def positions(self, new: int) -> Tensor:
         """Position numbers of the next `new` columns: (T,), or (B, T) when rows begin at different columns."""
         columns = torch.arange(self.length, self.length + new, device=self.device)
