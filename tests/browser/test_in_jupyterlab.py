@@ -265,8 +265,11 @@ def test_the_quantization_viewer_follows_its_controls_in_pictures_numbers_and_te
 def test_a_saved_notebook_shows_what_its_widgets_showed_when_its_kernel_is_gone(page, lab, run):
     path = run(TINY, 'playground(model, tokenizer, prompt="the cat")')
     only_picture(page)
-    with page.expect_response(lambda answer: path in answer.url and answer.request.method == "PUT"):
-        page.keyboard.press("ControlOrMeta+s")
+    for _ in range(10):  # JupyterLab saves by itself, too, and may have begun before the picture came
+        with page.expect_response(lambda answer: path in answer.url and answer.request.method == "PUT"):
+            page.keyboard.press("ControlOrMeta+s")
+        if "ImageModel" in (lab.root / path).read_text(encoding="utf-8"):
+            break
     shutil.copy(lab.root / path, lab.root / "again.ipynb")
     open_notebook(page, lab, "again.ipynb")
     only_picture(page)
