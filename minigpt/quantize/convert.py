@@ -78,7 +78,7 @@ def quantize(
 ) -> GPT:
     """A copy of `model` with its matrices in few bits: about a quarter (8) or a seventh (4) of the bytes of fp32.
 
-    It stays in few bits in memory, is multiplied by PyTorch's integer kernels, writes through `generate`, is saved and
+    It stays in few bits in memory, is multiplied by kernels for whole numbers, writes through `generate`, is saved and
     opened as any model, and is not for training. The original is left as it is.
 
     Args:
